@@ -1,0 +1,42 @@
+# make check   format, lint, types, generated documentation
+# make test    every test; sets up what it needs, on a bare Debian as root with apt
+# make demo    a container moves from one host of the lab to another, and counts on
+# make bench   podman's own way against ours, in the lab
+# make docs    write what is generated: command reference, manual page, completions
+# make dev     .venv with everything that development needs
+# make clean   remove what the others made in this directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+LAB := contrib/lab/lab
+SOURCES := ocickpt tests
+
+.PHONY: check test demo bench docs dev clean
+
+check: $(VENV)/ready
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy --no-error-summary --explicit-package-bases $(SOURCES)
+	$(BIN)/python -m ocickpt.cli.reference --check
+
+test: $(VENV)/ready
+	@.ci/lanes
+
+demo:
+	@contrib/lab/demo
+
+bench: $(VENV)/ready
+	@contrib/bench/run
+
+docs: $(VENV)/ready
+	$(BIN)/python -m ocickpt.cli.reference
+
+dev: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml .ci/venv
+	@.ci/venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .lanes .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	find ocickpt tests contrib -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""``python -m ocickpt``."""
+
+from ocickpt.cli.main import main
+
+main()

@@ -1,0 +1,72 @@
+"""``ocickpt restore``: an artifact becomes the running container again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ocickpt.cli.options import access, access_options, format_option, quiet_option, verb
+from ocickpt.cli.output import data, data_json
+from ocickpt.cli.progress import progress
+
+
+@verb
+@click.argument("ref")
+@click.option("-n", "--name", metavar="NAME", help="Name of the container. Default: the name it had.")
+@click.option("--lazy", is_flag=True, help="Let it run at once; its memory follows.")
+@click.option("--tcp-established", is_flag=True, help="Restore established TCP connections.")
+@click.option("--ignore-static-ip", is_flag=True, help="Do not give it the IP address it had.")
+@click.option("--ignore-static-mac", is_flag=True, help="Do not give it the MAC address it had.")
+@click.option("--ignore-rootfs", is_flag=True, help="Do not apply its changes to the root file system.")
+@click.option("--ignore-volumes", is_flag=True, help="Do not fill its named volumes.")
+@click.option("--host-access", is_flag=True, help="Give it the directories, devices, namespaces of the host it had.")
+@click.option("-p", "--publish", metavar="PORT", multiple=True, help="Publish a port, like `podman run`. Repeatable.")
+@access_options
+@format_option("text")
+@quiet_option
+def command(
+    *,
+    ref: str,
+    name: str | None,
+    lazy: bool,
+    tcp_established: bool,
+    ignore_static_ip: bool,
+    ignore_static_mac: bool,
+    ignore_rootfs: bool,
+    ignore_volumes: bool,
+    host_access: bool,
+    publish: tuple[str, ...],
+    authfile: Path | None,
+    tls_verify: bool | None,
+    form: str,
+    quiet: bool,
+) -> None:
+    """Restore a container from a checkpoint.
+
+    The container runs on where it was when REF was made. Everything is verified, and this host
+    found able to run it, before anything is made. With --name it is a copy with a name and an
+    address of its own; a checkpoint may be restored any number of times.
+
+    Prints the id of the container. Restoring is running what somebody else left in memory: pin the
+    digest (REF@sha256:…) that `ocickpt checkpoint` printed.
+    """
+    from ocickpt.flows.restore import RestoreOptions, restore
+
+    options = RestoreOptions(
+        name=name,
+        tcp_established=tcp_established,
+        ignore_static_ip=ignore_static_ip,
+        ignore_static_mac=ignore_static_mac,
+        ignore_rootfs=ignore_rootfs,
+        ignore_volumes=ignore_volumes,
+        host_access=host_access,
+        publish=publish,
+        lazy=lazy,
+    )
+    with progress(quiet) as watch:
+        restored = restore(ref, options, access(authfile, tls_verify), watch)
+    if form == "json":
+        data_json(restored)
+    else:
+        data(restored.container_id)

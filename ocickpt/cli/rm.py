@@ -1,0 +1,39 @@
+"""``ocickpt rm``: a checkpoint is not wanted any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ocickpt.cli.options import access, access_options, format_option, quiet_option, verb
+from ocickpt.cli.output import data, data_json, size, words
+from ocickpt.cli.published import pinned
+
+
+@verb
+@click.argument("refs", metavar="REF...", nargs=-1, required=True)
+@access_options
+@format_option("text")
+@quiet_option
+def command(*, refs: tuple[str, ...], authfile: Path | None, tls_verify: bool | None, form: str, quiet: bool) -> None:
+    """Remove checkpoints.
+
+    In the local store and in a directory the space is free at once; a registry frees it when it
+    collects garbage. Prints what was removed; stops at the first that cannot be.
+    """
+    from ocickpt.flows.catalog import remove
+
+    reach = access(authfile, tls_verify)
+    removed = []
+    try:
+        for ref in refs:
+            gone = remove(ref, reach)
+            removed.append(gone)
+            if form == "text":
+                data(pinned(gone.reference, gone.digest))
+                if gone.freed and not quiet:
+                    words(f"{size(gone.freed)} freed")
+    finally:
+        if form == "json":
+            data_json(removed)

@@ -1,0 +1,29 @@
+"""``ocickpt setup``: the launcher goes in front of podman's runtimes."""
+
+from __future__ import annotations
+
+import click
+
+from ocickpt.cli.options import format_option, verb
+from ocickpt.cli.output import data, data_json
+
+
+@verb
+@click.option("--undo", is_flag=True, help="Remove what setup made, and nothing else.")
+@format_option("text")
+def command(*, undo: bool, form: str) -> None:
+    """Put the launcher in front of podman's runtimes.
+
+    The launcher is a shell script that hands every call over to the runtime, but those that a
+    running `ocickpt checkpoint` or `ocickpt restore` waits for. It is found by podman through a
+    file in /etc/containers/containers.conf.d. Without it both verbs work as well, only slower:
+    memory is then copied through an archive.
+    """
+    from ocickpt.flows.setup import setup
+
+    done = setup(undo)
+    if form == "json":
+        data_json(done)
+        return
+    for line in done:
+        data(line)

@@ -1,0 +1,132 @@
+"""CRIU: what its images say about themselves, and what its log says went wrong."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ocickpt.errors import IntegrityError, PrerequisiteError, UnsupportedError
+from ocickpt.model import Confinement
+
+_LOG_TAIL = 256 << 10
+_ERROR = re.compile(r"Error \([^)]*\): (.*)")
+_NOISE = ("rlimit: Can't setup RLIMIT_NOFILE", "Dumping FAILED", "Restoring FAILED")
+"""Errors that stop nothing, and the one that says that there was another."""
+_LSM = {"NO_LSM": "none", "SELINUX": "selinux", "APPARMOR": "apparmor", 0: "none", 1: "selinux", 2: "apparmor"}
+# By name and by number; filesystems that consist of nothing but what the container puts into them.
+_MADE = {"PROC", "SYSFS", "TMPFS", "DEVPTS", "MQUEUE", "CGROUP", "CGROUP2", 1, 2, 5, 6, 12, 14, 23}
+
+
+def images_lsm(inventory: bytes) -> str:
+    """The security module whose labels CRIU wrote into its images, from inventory.img (images/inventory.proto).
+
+    "none" on an SELinux host means a CRIU built without libselinux: what it restores runs unconfined.
+    """
+    entry = _entries(inventory, "inventory.img")[0]
+    return _LSM.get(entry.get("lsmtype", "NO_LSM"), "unknown")
+
+
+def synchronized(seccomp: bytes) -> bool:
+    """Whether the filters of seccomp.img hold for all threads of a process (SECCOMP_FILTER_FLAG_TSYNC)."""
+    try:
+        filters = _entries(seccomp, "seccomp.img")[0].get("seccomp_filters") or ()
+        return all(int(each.get("flags") or 0) & 1 for each in filters)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise IntegrityError(f"seccomp.img cannot be read: {error}") from error
+
+
+def confinement(core: bytes, *, synchronized: bool = False) -> Confinement | None:
+    """What CRIU will let the thread of a core image do; None for one that is dead (images/core.proto, creds.proto).
+
+    Where filters are `synchronized` only the image of a process's first thread names them.
+    """
+    try:
+        entry = _entries(core, "a core image")[0]
+        thread = entry.get("thread_core") or {}
+        creds = thread.get("creds")
+        if creds is None:
+            return None
+        mode = thread.get("seccomp_mode") or (entry.get("tc") or {}).get("old_seccomp_mode")
+        capabilities = 0
+        for name in ("cap_inh", "cap_prm", "cap_eff", "cap_bnd", "cap_amb"):
+            for position, word in enumerate(creds.get(name) or ()):
+                capabilities |= int(word) << 32 * position
+        return Confinement(
+            capabilities,
+            mode in ("filter", 2) or (synchronized and "tc" not in entry),
+            bool(creds.get("no_new_privs")),
+            str(creds.get("lsm_profile") or ""),
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise IntegrityError(f"a core image cannot be read: {error}") from error
+
+
+def check_mounts(images: Iterable[bytes]) -> None:
+    """Refuse mountpoints images with which CRIU would mount something of the host (images/mnt.proto).
+
+    What is external comes from the runtime; of the rest only the kernel's own filesystems may be made anew.
+    The root is bound from where the runtime says, and may be of any kind, but there is one only.
+    """
+    roots = set()
+    for image in images:
+        for mount in _entries(image, "a mountpoints image"):
+            if mount.get("ext_key") or mount.get("ext_mount") or mount.get("fstype") in _MADE:
+                continue
+            if mount.get("with_plugin") or mount.get("mountpoint") != "/":
+                raise UnsupportedError(
+                    f"the checkpoint mounts a filesystem of its host at {str(mount.get('mountpoint'))[:200]!r}"
+                )
+            roots.add(mount.get("root_dev"))
+    if len(roots) > 1:
+        raise UnsupportedError("the checkpoint has more than one root filesystem")
+
+
+def mount_flags(images: Iterable[bytes]) -> dict[str, int]:
+    """The flags of each mount point in mountpoints images, as mount(2) has them: those that all its mounts have."""
+    flags: dict[str, int] = {}
+    for image in images:
+        for mount in _entries(image, "a mountpoints image"):
+            path, value = mount.get("mountpoint"), mount.get("flags")
+            if isinstance(path, str) and isinstance(value, int):
+                flags[path] = value & flags.get(path, value)
+    return flags
+
+
+def pycriu_images() -> Any:
+    """pycriu's decoder of images; PrerequisiteError without it."""
+    try:
+        from pycriu import images
+    except Exception as error:  # a protobuf of another age raises whatever it likes
+        reason = "is not installed" if isinstance(error, ImportError) else "cannot be imported"
+        hint = "it comes with the distribution: python3-pycriu (Debian), python3-criu (Fedora)"
+        if sys.prefix != sys.base_prefix:
+            hint += "; a virtual environment sees it when made with --system-site-packages"
+        raise PrerequisiteError(f"pycriu {reason}", hint=hint) from error
+    return images
+
+
+def _entries(image: bytes, what: str) -> list[dict[str, Any]]:
+    images = pycriu_images()
+    try:
+        entries = images.load(io.BytesIO(image))["entries"]
+    except Exception as error:
+        raise IntegrityError(f"{what} cannot be read: {error}") from error
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise IntegrityError(f"{what} is empty")
+    return list(entries)
+
+
+def log_errors(log: Path, most: int = 5) -> list[str]:
+    """What the last errors in a dump.log or restore.log say; nothing when there is no log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LOG_TAIL))
+            lines = file.read(_LOG_TAIL).decode("utf-8", "backslashreplace").splitlines()
+    except OSError:
+        return []
+    found = [match[1].strip() for line in lines if (match := _ERROR.search(line))]
+    return [text for text in found if not text.startswith(_NOISE)][-most:]

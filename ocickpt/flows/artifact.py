@@ -1,0 +1,95 @@
+"""An artifact of ours in a store, told from everything else that may lie there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ocickpt import names
+from ocickpt.description import Description
+from ocickpt.errors import IntegrityError, NotFoundError, UnsupportedError
+from ocickpt.flows import members
+from ocickpt.model import Descriptor, Manifest
+from ocickpt.pack.index import Index
+from ocickpt.store import CachedSource, Store
+from ocickpt.store.reference import Reference
+
+_FAMILY = "application/vnd.ocickpt.checkpoint."
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A checkpoint: its manifest and config, verified."""
+
+    reference: Reference
+    """As it was asked for, pinned to the digest that was found."""
+    descriptor: Descriptor
+    manifest: Manifest
+    description: Description
+
+    @property
+    def index(self) -> Descriptor:
+        """The index layer."""
+        return index_of(self.manifest)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its blobs."""
+        return sum(blob.size for blob in (self.manifest.config, *self.manifest.layers))
+
+
+def load(store: Store | CachedSource, reference: Reference) -> Artifact:
+    """The checkpoint `reference` names.
+
+    Raises NotFoundError; UnsupportedError for another kind of artifact or a future version of ours;
+    IntegrityError for one that is not what it says.
+    """
+    descriptor, data = store.resolve(reference.target)
+    manifest = Manifest.from_bytes(data)
+    _check_kind(manifest, str(reference))
+    if manifest.config.size > names.MAX_CONFIG_BYTES:
+        raise IntegrityError(f"the config of {reference} is {manifest.config.size} bytes long, more than there can be")
+    with store.open_blob(manifest.config) as stream:
+        description = Description.from_bytes(stream.read())
+    return Artifact(reference.with_digest(descriptor.digest), descriptor, manifest, description)
+
+
+def load_index(store: Store | CachedSource, manifest: Manifest) -> Index:
+    """The whole index of a checkpoint, whose packs the manifest lists and whose files are those of a checkpoint."""
+    index = Index.load(store, index_of(manifest))
+    index.check_layers(manifest.layers)
+    members.check(index.files)
+    return index
+
+
+def manifest_or_none(store: Store, tag: str) -> tuple[Descriptor, Manifest] | None:
+    """The manifest under `tag` when it is a checkpoint this version can read."""
+    try:
+        descriptor, data = store.resolve(tag)
+        manifest = Manifest.from_bytes(data)
+        _check_kind(manifest, tag)
+    except (NotFoundError, IntegrityError, UnsupportedError):
+        return None
+    return descriptor, manifest
+
+
+def index_of(manifest: Manifest) -> Descriptor:
+    """The one index layer of a checkpoint."""
+    found = [layer for layer in manifest.layers if layer.media_type == names.INDEX_TYPE]
+    if len(found) != 1:
+        raise IntegrityError(f"a checkpoint has one index, this one {len(found)}")
+    return found[0]
+
+
+def _check_kind(manifest: Manifest, what: str) -> None:
+    kinds = {manifest.artifact_type or names.ARTIFACT_TYPE, manifest.config.media_type}
+    if kinds == {names.ARTIFACT_TYPE, names.CONFIG_TYPE}:
+        if len(manifest.layers) > names.MAX_LAYERS + 1:
+            raise IntegrityError(f"{what} has {len(manifest.layers)} layers, more than there can be")
+        return
+    if all(kind.startswith(_FAMILY) for kind in kinds):
+        raise UnsupportedError(f"{what} was made by a newer ocickpt", hint="upgrade ocickpt on this host")
+    other = manifest.artifact_type or manifest.config.media_type
+    raise UnsupportedError(
+        f"{what} is not a checkpoint of ocickpt but {other[:100]!r}",
+        hint="a podman checkpoint image is restored with `podman container restore`",
+    )

@@ -1,0 +1,57 @@
+"""What CRIU and the runtimes leave undone when they restore a container, for it to be what it was.
+
+It is done right after podman's restore: for a moment the container runs without.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ocickpt import proc
+from ocickpt.engine import criu, crun, namespaces, podman
+from ocickpt.errors import IntegrityError, NotFoundError, StorageError
+from ocickpt.model import parse_json
+
+MOUNTS = re.compile(r"mountpoints-\d+\.img", re.ASCII)
+"""The names of the images that list a container's mounts."""
+
+
+def complete(container: podman.Container, mountpoints: Iterable[bytes], work: Path) -> None:
+    """Confine and set the restored `container` like the one whose `mountpoints` images these are.
+
+    Files are made in `work`. Raises NotFoundError when the container has ended meanwhile.
+    """
+    try:
+        spec = parse_json((container.bundle / "config.json").read_bytes(), "bundle's config.json")
+    except OSError as error:
+        raise StorageError(f"{error.filename} cannot be read: {error.strerror}") from error
+    try:
+        _restrict_mounts(container.pid, criu.mount_flags(mountpoints))
+        _set_sysctls(container.pid, spec)
+    except OSError as error:
+        raise NotFoundError(
+            f"the restored container's process {container.pid} is gone", hint="`podman logs` may tell why"
+        ) from error
+    if container.runtime == "crun":
+        crun.keep_filter(container.id, spec, work)
+
+
+def _restrict_mounts(pid: int, flags: dict[str, int]) -> None:
+    restricting = sum(namespaces.FLAGS.values())
+    wanted = {path: value & restricting for path, value in flags.items()}
+    loose = namespaces.loose(pid, wanted)
+    if loose:
+        proc.run(namespaces.remount(pid, loose))
+        loose = namespaces.loose(pid, wanted)
+    if loose:
+        raise IntegrityError(f"the restored container may do more with its mount {min(loose)!r} than it could")
+
+
+def _set_sysctls(pid: int, spec: dict[str, Any]) -> None:
+    values = (spec.get("linux") or {}).get("sysctl") or {}
+    command = namespaces.set_sysctls(pid, {str(name): str(value) for name, value in values.items()})
+    if command:
+        proc.run(command)

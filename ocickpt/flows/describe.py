@@ -1,0 +1,82 @@
+"""The public description of a checkpoint, from what the engine wrote down about the container."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from ocickpt.description import (
+    ContainerInfo,
+    Contents,
+    Criu,
+    Description,
+    Engine,
+    HostInfo,
+    ImageInfo,
+    Options,
+    Runtime,
+    VolumeInfo,
+)
+from ocickpt.engine import criu, host
+from ocickpt.errors import IntegrityError
+from ocickpt.flows import contents as parts
+from ocickpt.model import Kind, Packed, parse_json
+from ocickpt.trust import security
+
+
+def describe(
+    kept: dict[str, bytes],
+    packed: Packed,
+    files: dict[Kind, int],
+    options: Options,
+    *,
+    image_digest: str,
+    parent: str | None,
+) -> Description:
+    """The description of what was packed; `kept` are the members `Contents` kept."""
+    config = parse_json(kept[parts.CONFIG], "container's configuration")
+    spec = parse_json(kept[parts.SPEC], "container's OCI specification")
+    facts, runtime = host.facts(), text(config, "runtime")
+    return Description(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        container=ContainerInfo(text(config, "id"), text(config, "name"), text(config, "createdTime")),
+        image=ImageInfo(text(config, "rootfsImageName"), text(config, "rootfsImageID"), image_digest),
+        engine=Engine("podman", facts.podman),
+        # Not asked for by the name that the archive gives: that could be the path of any program.
+        runtime=Runtime(runtime, dict(facts.runtimes).get(runtime, "")),
+        criu=Criu(facts.criu),
+        host=HostInfo(
+            arch=facts.arch,
+            kernel=facts.kernel,
+            cgroup=facts.cgroup,
+            cpu_features=facts.cpu_features,
+            page_size=facts.page_size,
+            distribution=facts.distribution,
+        ),
+        options=options,
+        volumes=volumes(config),
+        contents={kind: Contents(files.get(kind, 0), packed.raw.get(kind, 0)) for kind in Kind},
+        parent=parent,
+        security=security.summary(spec, criu.images_lsm(kept[parts.INVENTORY]), labels(config)),
+    )
+
+
+def labels(config: dict[str, Any]) -> dict[str, str]:
+    """The SELinux labels podman keeps in a container's configuration."""
+    return {"process": text(config, "ProcessLabel"), "mount": text(config, "MountLabel")}
+
+
+def volumes(config: dict[str, Any]) -> tuple[VolumeInfo, ...]:
+    """The named volumes in a container's configuration."""
+    found = config.get("namedVolumes") or []
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise IntegrityError("the container's configuration has volumes that are not a list of objects")
+    return tuple(VolumeInfo(text(each, "volumeName"), text(each, "dest")) for each in found)
+
+
+def text(value: dict[str, Any], name: str) -> str:
+    """A string in a container's configuration; empty when it is not there."""
+    found = value.get(name) or ""
+    if not isinstance(found, str):
+        raise IntegrityError(f"the container's configuration has a {name} that is not a string")
+    return found

@@ -1,0 +1,248 @@
+"""What an operation was about to do, written before it does it, so that any later call can put it right.
+
+A journal is one JSON file in the local store, replaced atomically at every step, and a lock that its
+process holds: a journal whose lock can be taken belongs to a process that died.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ocickpt import proc
+from ocickpt.errors import BusyError, StorageError
+from ocickpt.store.local import default_path
+
+CHECKPOINT, RESTORE = "checkpoint", "restore"
+STEPS = {
+    CHECKPOINT: ("begun", "podman", "frozen", "captured", "dumped", "published"),
+    RESTORE: ("begun", "guarded", "podman", "unverified", "running", "lazy"),
+}
+"""What each operation goes through, in order; `dump.py` and `restore.py` say what each means."""
+FAILPOINTS = ("publish.blob", "publish.packed", "publish.sent", "publish.tagged")
+"""Where else, beside before and after every step, a test may have a checkpoint die."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a journal says."""
+
+    verb: str
+    key: str
+    """Names the operation: the container's id for a checkpoint, random for a restore."""
+    container: str
+    """Id of the container that is checkpointed, or will be made ("" when podman chooses it)."""
+    name: str
+    reference: str
+    step: str = "begun"
+    work: str = ""
+    """The operation's directory beside podman's storage: pages aside, captured files, archives."""
+    image_path: str = ""
+    leave_running: bool = False
+    started: str = ""
+    """When the container that is checkpointed was started."""
+    thaw: tuple[str, ...] = ()
+    """The command that thaws the container; the shim freezes it while it is dumped."""
+    captured: bool = False
+    """Whether the shim set pages and files aside; else podman's export holds everything."""
+    lowers: tuple[str, ...] = ()
+    """The image's layers below a captured upper directory, topmost first."""
+    image_digest: str = ""
+    runtime: str = ""
+    podman_pid: int = 0
+    podman_start: int = 0
+    guard_pid: int = 0
+    guard_start: int = 0
+    """The guard of a lazy restore."""
+    options: dict[str, bool] = field(default_factory=dict)
+    volumes: tuple[str, ...] = ()
+    """Volumes this restore makes; they go when it fails."""
+    health_interval: str = ""
+    """How often the container's healthcheck runs, once it is restored."""
+    created_by: tuple[str, ...] = ()
+    """What podman will name as the command that made the container; no other has the same."""
+    reason: str = ""
+    """Why a dumped checkpoint is not published yet."""
+    published: dict[str, Any] = field(default_factory=dict)
+    """What the checkpoint became, once it has its tag."""
+
+    def podman_runs(self) -> bool:
+        """Whether the podman this operation started is still at work."""
+        return bool(self.podman_pid) and proc.start_time(self.podman_pid) == self.podman_start
+
+
+class Journal:
+    """An open journal, locked by this process."""
+
+    def __init__(self, path: Path, lock: int, record: Record) -> None:
+        self._path = path
+        self._lock = lock
+        self.record = record
+        self.kept = False
+
+    @classmethod
+    def begin(cls, record: Record) -> Journal:
+        """Start a journal; BusyError when another process has one of that key."""
+        directory = _directory()
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{directory} cannot be made: {error.strerror}") from error
+        path = directory / f"{record.key}.json"
+        lock = _try_lock(path)
+        if lock is None:
+            raise BusyError(f"another ocickpt is at work on container {record.name!r}")
+        journal = cls(path, lock, record)
+        if path.exists():
+            journal.leave()
+            raise BusyError(
+                f"an earlier operation on container {record.name!r} was interrupted and is not put right yet",
+                hint="`ocickpt doctor` tries it again, and says what is in the way",
+            )
+        journal.step(record.step)
+        return journal
+
+    def step(self, step: str, **changes: Any) -> None:
+        """Write down that `step` is reached (with `changes` to the record), durably."""
+        if step not in STEPS[self.record.verb]:
+            raise ValueError(f"{self.record.verb} has no step {step}")
+        failpoint(f"{self.record.verb}.{step}.before")
+        self.record = replace(self.record, step=step, **changes)
+        temporary = self._path.with_suffix(".new")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(asdict(self.record), file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+            _sync(self._path.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StorageError(f"the journal {self._path} cannot be written: {error.strerror}") from error
+        failpoint(f"{self.record.verb}.{step}")
+
+    def close(self) -> None:
+        """The operation is over; nothing of it is left to put right."""
+        failpoint(f"{self.record.verb}.close.before")
+        self._path.unlink(missing_ok=True)
+        self.leave()
+
+    def paths(self) -> tuple[Path, Path]:
+        """Its files: whoever takes it over removes them when all is done."""
+        return self._path, self._path.with_suffix(".lock")
+
+    def keep(self) -> Journal:
+        """Take an orphan over: the caller will close or leave it."""
+        self.kept = True
+        return self
+
+    def leave(self) -> None:
+        """Let go of the journal; it stays for a later call."""
+        if self._lock >= 0:
+            if not self._path.exists():
+                self._path.with_suffix(".lock").unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def failpoint(name: str) -> None:
+    """Die here, if the test that runs this process asked for it in OCICKPT_FAILPOINT."""
+    if os.environ.get("OCICKPT_FAILPOINT") == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def orphans() -> Iterator[Journal]:
+    """The journals whose processes are dead, each locked while it is the caller's turn.
+
+    One that cannot be read is in nobody's way; `unfinished` tells of it.
+    """
+    for path in sorted({each.with_suffix(".json") for each in _directory().glob("*.*")}):
+        lock = _try_lock(path)
+        if lock is None:
+            continue
+        path.with_suffix(".new").unlink(missing_ok=True)
+        journal = None
+        with suppress(StorageError):
+            journal = _read(path, lock)
+        if journal is None:
+            if not path.exists():
+                path.with_suffix(".lock").unlink(missing_ok=True)
+            os.close(lock)
+            continue
+        yield journal
+        if not journal.kept:
+            journal.leave()
+
+
+def records() -> list[Record]:
+    """What every journal says, those of running processes included."""
+    found = []
+    for path in sorted(_directory().glob("*.json")):
+        with suppress(StorageError):
+            if journal := _read(path, -1):
+                found.append(journal.record)
+    return found
+
+
+def unfinished() -> list[str]:
+    """One sentence for each operation that was begun and not ended, and for each journal that cannot be read."""
+    unreadable = []
+    for path in sorted(_directory().glob("*.json")):
+        try:
+            _read(path, -1)
+        except StorageError as error:
+            unreadable.append(f"{error.message} (remove it when its container is as it should be)")
+    return [
+        f"{record.verb} of container {record.name!r} ({record.reference}) stopped at {record.step!r}"
+        + (f": {record.reason}" if record.reason else "")
+        for record in records()
+    ] + unreadable
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _directory() -> Path:
+    return default_path() / "journal"
+
+
+def _try_lock(path: Path) -> int | None:
+    lock_path = path.with_suffix(".lock")
+    while True:
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        with suppress(FileNotFoundError):
+            if os.fstat(lock).st_ino == lock_path.stat().st_ino:
+                return lock
+        os.close(lock)
+
+
+def _read(path: Path, lock: int) -> Journal | None:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"the journal {path} cannot be read: {error}") from error
+    known = {each.name for each in fields(Record)}
+    try:
+        value = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items() if name in known}
+        return Journal(path, lock, Record(**value))
+    except (AttributeError, TypeError) as error:
+        raise StorageError(f"the journal {path} cannot be read: it is none") from error

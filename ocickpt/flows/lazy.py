@@ -1,0 +1,187 @@
+"""Restoring lazily: the container runs, its memory follows.
+
+What CRIU must have before the first instruction is written as for any restore, into sparse files. For the rest
+CRIU's lazy-pages daemon and a page server are started, under a guard, before podman; they stay with the container
+when the restore has ended, and end when all has arrived.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ocickpt
+from ocickpt import guard, proc
+from ocickpt.engine import host, podman
+from ocickpt.errors import CommandError, UnsupportedError
+from ocickpt.flows.artifact import Artifact
+from ocickpt.flows.journal import Journal, Record
+from ocickpt.flows.rebuild import Rebuilder
+from ocickpt.memory import pageserver
+from ocickpt.model import Progress
+from ocickpt.store import Access
+
+PATIENCE = 600.0
+"""So many seconds a registry that does not answer is asked again, while the container waits."""
+_READY = 10.0
+_CRUN_LAZY, _CRIU_LAZY = (1, 28), (4, 2)
+_CRIU_CONFIG = Path("/etc/criu/crun.conf")
+_CRIU_ANNOTATION = "org.criu.config"
+
+
+def unsupported(runtime: str) -> str:
+    """Why this runtime cannot restore lazily; nothing when it can."""
+    if runtime != "crun":
+        return ""
+    version, criu = host.runtime_version(runtime), host.criu_version()
+    if host.numbers(version) >= _CRUN_LAZY and host.numbers(criu) >= _CRIU_LAZY:
+        return ""
+    return f"crun {version} with CRIU {criu} cannot restore lazily, crun 1.28 with CRIU 4.2 can"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Starts the helpers of one restore, once the sparse pages are in its work directory."""
+
+    rebuilder: Rebuilder
+    found: Artifact
+    access: Access
+    journal: Journal
+    progress: Progress
+
+    def __call__(self, work: Path) -> None:
+        """CRIU's socket is there when this returns; CommandError when its daemon does not come up."""
+        self._tell()
+        images = work / "images"
+        images.mkdir()
+        self.rebuilder.images(images)
+        for pages in (work / "pages").iterdir():
+            os.link(pages, images / pages.name)
+        plan = {
+            "reference": str(self.found.reference),
+            "authfile": str(self.access.authfile.absolute()) if self.access.authfile else "",
+            "tls_verify": self.access.tls_verify,
+            "patience": PATIENCE,
+            "wide": pageserver.is_wide(host.criu_version()),
+            "journal": [str(path) for path in self.journal.paths()],
+        }
+        (work / guard.PLAN).write_text(json.dumps(plan), "utf-8")
+        self._wait(work, _start_guard(work, self.journal))
+
+    def _tell(self) -> None:
+        later, first = self.rebuilder.divided()
+        self.progress.note(f"{first / 1e6:.1f} MB of memory are fetched first, {later / 1e6:.1f} MB follow")
+        key, reference = self.journal.record.key, str(self.found.reference)
+        guard.write_state(key, reference=reference, state="restoring", later=later, arrived=0)
+
+    def _wait(self, work: Path, process: proc.Background) -> None:
+        end = time.monotonic() + _READY
+        while not (work / guard.SOCKET).exists():
+            if process.poll() is not None or time.monotonic() > end:
+                said = (work / "guard" / "stderr").read_text("utf-8", "backslashreplace").strip()
+                raise CommandError(f"CRIU's lazy-pages daemon did not start: {said[-300:]}")
+            time.sleep(0.005)
+
+
+def _start_guard(work: Path, journal: Journal) -> proc.Background:
+    package = str(Path(ocickpt.__file__).parent.parent)
+    code = f"import sys; sys.path.insert(0, {package!r}); from ocickpt import guard; sys.exit(guard.main(sys.argv[1:]))"
+    (work / "guard").mkdir()
+    process = proc.Background([sys.executable, "-I", "-c", code, str(work)], work / "guard")
+    journal.step("guarded", guard_pid=process.pid, guard_start=proc.start_time(process.pid) or 0)
+    process.go()
+    return process
+
+
+def arm(runtime: str, bundle: Path, work: Path) -> dict[str, Any]:
+    """Let the runtime, which is about to restore, find CRIU's daemon; what the shim has to add to its call."""
+    link = bundle / guard.SOCKET
+    (work / guard.LINK).write_text(str(link), "utf-8")
+    link.unlink(missing_ok=True)
+    link.symlink_to(work / guard.SOCKET)
+    if runtime == "runc":
+        return {"arguments": ["--lazy-pages"]}
+    # crun has no such option, but gives CRIU the configuration file that an annotation names.
+    config = work / "criu.conf"
+    usual = _CRIU_CONFIG.read_text("utf-8") if _CRIU_CONFIG.exists() else ""
+    config.write_text(f"{usual}\nlazy-pages\n", "utf-8")
+    spec_file = bundle / "config.json"
+    (work / "config.json").write_bytes(spec_file.read_bytes())
+    spec = json.loads(spec_file.read_bytes())
+    if (spec.get("annotations") or {}).get(_CRIU_ANNOTATION):
+        raise UnsupportedError("the container has a CRIU configuration of its own, which crun would lose")
+    spec["annotations"] = (spec.get("annotations") or {}) | {_CRIU_ANNOTATION: str(config)}
+    spec_file.write_text(json.dumps(spec), "utf-8")
+    return {}
+
+
+def disarm(bundle: Path, work: Path) -> None:
+    """Take back what `arm` changed in the bundle: the next checkpoint is not to be lazy."""
+    if (work / "config.json").exists():
+        (bundle / "config.json").write_bytes((work / "config.json").read_bytes())
+
+
+def settle(journal: Journal, subject: podman.Container) -> None:
+    """The container runs: the helpers live with it from now on, not with whoever called us; so does the journal."""
+    record = journal.record
+    guard.write_state(record.key, container=subject.id, name=subject.name, state="running", guard=record.guard_pid)
+    _move((record.guard_pid, *_children(record.guard_pid)), subject.conmon)
+    journal.step("lazy")
+    journal.leave()
+    (Path(record.work) / guard.CONTAINER).write_text(subject.id, "ascii")
+
+
+def goes_on(record: Record) -> bool:
+    """Whether the helpers of a lazy restore are at work, the guard or what it started."""
+    return bool(_helpers(record))
+
+
+def is_safe(record: Record) -> bool:
+    """Whether the memory of a restored container is there, or still follows."""
+    return not record.guard_pid or goes_on(record) or (Path(record.work) / guard.COMPLETE).exists()
+
+
+def stop(record: Record) -> None:
+    """End the helpers of a restore that came to nothing."""
+    for pid in _helpers(record):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    (guard.STATES / f"{record.key}.json").unlink(missing_ok=True)
+
+
+def _helpers(record: Record) -> list[int]:
+    """The guard first, then the page server and CRIU: what has the work directory in its command line."""
+    if not record.guard_pid:
+        return []
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if record.work.encode() in words and int(process.name) != record.podman_pid:
+                found.append(int(process.name))
+    return sorted(found, key=lambda pid: pid != record.guard_pid)
+
+
+def _move(pids: Iterable[int], conmon: int) -> None:
+    """Move processes into the cgroup of a container's conmon."""
+    lines = Path(f"/proc/{conmon}/cgroup").read_text("ascii").splitlines()
+    unified = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
+    procs = Path("/sys/fs/cgroup") / unified.strip("/") / "cgroup.procs"
+    if unified and procs.exists():
+        for pid in pids:
+            procs.write_text(str(pid), "ascii")
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+    except OSError:
+        return []

@@ -1,0 +1,139 @@
+"""What a restore has made on this host: held to what it should be, or removed, and nothing else with it.
+
+A container is a restore's own when podman names that restore as the command that made it; a volume,
+when that container uses it, or when it was there as the shim kept the runtime from restoring, and was not before.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ocickpt.engine import archive, podman
+from ocickpt.errors import IntegrityError, NotFoundError, OcickptError
+from ocickpt.flows import confine, lazy, operation
+from ocickpt.flows import contents as parts
+from ocickpt.flows.journal import Journal, Record
+from ocickpt.model import Progress, parse_json
+from ocickpt.shim import REFUSED
+from ocickpt.trust import process, security
+
+IMPORT = "import.tar"
+COMPLETE = ("running", "lazy")
+"""Steps at which a restore has come to its end."""
+
+
+def settle(journal: Journal, progress: Progress, *, keep: bool = False) -> podman.Container | None:
+    """Bring a restore that broke off to one of its two ends: the container, whole, or nothing of it.
+
+    With `keep` the journal of a container that is whole stays.
+    """
+    record = journal.record
+    operation.end(record)
+    container = _find(record)
+    known = record.step in COMPLETE
+    if container is None or not (known or (_is_whole(container) and lazy.is_safe(record))):
+        take_back(journal)
+        return None
+    if not known and container.status == "running":
+        try:
+            _confine(container, Path(record.work))
+        except IntegrityError as error:
+            progress.note(f"container {record.name!r} was removed: {error.message}")
+            take_back(journal)
+            return None
+        journal.step("running", container=container.id)
+        resume_healthcheck(container.id, record.health_interval, progress)
+    if keep and not lazy.goes_on(record):
+        operation.remove_directory(Path(record.work))
+    else:
+        end(journal, container)
+    return container
+
+
+def take_back(journal: Journal, *, failed: bool = False) -> None:
+    """Remove what a restore made, and end it; `failed` says that podman has just failed to restore."""
+    operation.end(journal.record)
+    container = _find(journal.record)
+    volumes = _volumes(journal.record, container, failed)
+    if container:
+        # Before its memory stops coming.
+        podman.remove_container(container.id)
+        podman.remove_cgroup(container.id)
+    for volume in volumes:
+        podman.remove_volume(volume)
+    lazy.stop(journal.record)
+    _forget(journal)
+
+
+def _find(record: Record) -> podman.Container | None:
+    container = podman.container_or_none(record.container or record.name)
+    return container if container and container.created_by == record.created_by else None
+
+
+def _volumes(record: Record, container: podman.Container | None, failed: bool) -> list[str]:
+    """Those of the volumes a restore makes that it has made."""
+    if container:
+        used = {volume.name for volume in container.volumes}
+        return [name for name in record.volumes if name in used]
+    # podman removes the container of --rm as soon as the runtime has failed, but not its volumes.
+    refused = Path(record.work) / REFUSED
+    if not failed and not refused.exists():
+        return []
+    last = time.time() if failed else refused.stat().st_mtime
+    created = {name: podman.volume_created(name) for name in record.volumes}
+    return [name for name, when in created.items() if when is not None and when <= last]
+
+
+def _is_whole(container: podman.Container) -> bool:
+    """Whether podman got to the end of its restore: it says that the container runs once it has removed CRIU's images.
+
+    Meanwhile the container may have ended, or podman may have checkpointed it.
+    """
+    return (
+        container.status in ("running", "paused")
+        or container.checkpointed
+        or (container.status != "created" and not container.image_path.exists())
+    )
+
+
+def _confine(container: podman.Container, work: Path) -> None:
+    """Confine a container that runs like the one that was imported; IntegrityError when it is not."""
+    spec, mountpoints = b"", []
+    for member in archive.members(work / IMPORT):
+        if member.name == parts.SPEC:
+            spec = member.stream.read()
+        elif confine.MOUNTS.fullmatch(member.name.removeprefix("checkpoint/")):
+            mountpoints.append(member.stream.read())
+    shown = security.summary(parse_json(spec, "container's OCI specification"))
+    with suppress(NotFoundError):  # it ran, and has ended meanwhile
+        confine.complete(container, mountpoints, work)
+        if problem := process.unconfined(container.pid, shown):
+            raise IntegrityError(f"it is not confined as it was ({problem})")
+
+
+def resume_healthcheck(container_id: str, interval: str, progress: Progress) -> None:
+    """Have podman go on with a container's healthcheck, if it has an `interval`; what is in the way is told."""
+    if not interval:
+        return
+    if not podman.runs_healthchecks():
+        progress.note("podman runs healthchecks by systemd, which this host does not: the container goes without")
+        return
+    try:
+        podman.resume_healthcheck(container_id)
+    except OcickptError as error:
+        progress.note(f"the container's healthcheck does not go on: {error.message}")
+
+
+def end(journal: Journal, container: podman.Container) -> None:
+    """End a restore that is complete, but for the memory that may follow."""
+    if lazy.goes_on(journal.record):
+        lazy.settle(journal, container)
+    else:
+        _forget(journal)
+
+
+def _forget(journal: Journal) -> None:
+    operation.remove_directory(Path(journal.record.work))
+    journal.close()

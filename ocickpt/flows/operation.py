@@ -1,0 +1,178 @@
+"""The place where the shim meets the flow it works for: one socket under /run, for one operation."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ocickpt import proc, shim
+from ocickpt.engine import crun
+from ocickpt.errors import BusyError, OcickptError, StorageError
+from ocickpt.flows.journal import Record
+
+Answer = dict[str, Any]
+_MESSAGE_LIMIT = 64 << 10
+_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+_PATIENCE = 0.02
+"""Seconds after which the end of the command is looked for again."""
+_MOST = 300.0
+
+
+class Operation:
+    """A listening socket, and the messages of one shim at a time."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._connection: socket.socket | None = None
+        self._received = b""
+        self._failure: OcickptError | KeyboardInterrupt | None = None
+
+    def serve(self, command: proc.Background, handle: Callable[[dict[str, Any]], Answer]) -> proc.Result:
+        """Answer the shim's messages with `handle` until `command` has ended.
+
+        What `handle` raises is answered as ``{"error": …}`` and raised once `command` has ended, an OSError
+        as StorageError. So is a Ctrl-C: podman is not disturbed, but from then on every answer is an error.
+        """
+        try:
+            while True:
+                try:
+                    if command.poll() is not None:
+                        break
+                    self._turn(handle)
+                except KeyboardInterrupt as error:
+                    # A message may have been lost: who waits for its answer must not wait for ever.
+                    self._failure = self._failure or error
+                    self._hang_up()
+                except (OSError, ValueError):
+                    # The shim died in the middle of a message; podman will report what becomes of that.
+                    self._hang_up()
+            result = command.wait()
+        finally:
+            self._hang_up()
+        if self._failure:
+            raise self._failure
+        return result
+
+    def _turn(self, handle: Callable[[dict[str, Any]], Answer]) -> None:
+        """Take what comes next, if something comes soon, and answer it if it is the rest of a message."""
+        if not select.select([self._connection or self._listener], [], [], _PATIENCE)[0]:
+            return
+        if self._connection is None:
+            self._connection = self._listener.accept()[0]
+            return
+        part = self._connection.recv(_MESSAGE_LIMIT)
+        self._received += part
+        if not part or len(self._received) > _MESSAGE_LIMIT:
+            self._hang_up()
+            return
+        line, newline, rest = self._received.partition(b"\n")
+        if newline:
+            self._received = rest
+            self._connection.sendall(json.dumps(self._answer(json.loads(line), handle)).encode() + b"\n")
+
+    def _answer(self, message: Any, handle: Callable[[dict[str, Any]], Answer]) -> Answer:
+        if not isinstance(message, dict):
+            raise ValueError("a message is not an object")  # noqa: TRY004 - it is content, not a programmer's mistake
+        if self._failure:
+            return {"error": _told(self._failure)}
+        try:
+            return handle(message)
+        except (OcickptError, KeyboardInterrupt) as error:
+            self._failure = error
+        except OSError as error:
+            self._failure = StorageError(str(error))
+        return {"error": _told(self._failure)}
+
+    def _hang_up(self) -> None:
+        if self._connection:
+            self._connection.close()
+        self._connection, self._received = None, b""
+
+
+def _told(failure: OcickptError | KeyboardInterrupt) -> str:
+    return failure.message if isinstance(failure, OcickptError) else "interrupted"
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put Ctrl-C, and the signals that are taken for it, off until the block has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda sent, _: came.append(sent)) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
+def end(record: Record) -> None:
+    """Wait until the podman of an operation has ended, and remove the socket. BusyError when it does not end.
+
+    Not before: what podman still runs must find that somebody asked for it (`shim.py`).
+    """
+    patience = time.monotonic() + _MOST
+    while record.podman_runs():
+        if time.monotonic() > patience:
+            raise BusyError(f"podman (pid {record.podman_pid}) is still at work on container {record.name!r}")
+        time.sleep(0.05)
+    (shim.OPERATIONS / record.key).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def operation(key: str) -> Iterator[Operation]:
+    """An operation that shims find under `key`; its socket is gone after the block, or after an error with `end`."""
+    path = shim.OPERATIONS / key
+    with contextlib.closing(_listen(path)) as listener:
+        yield Operation(listener)
+    path.unlink(missing_ok=True)
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.parent.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(1)
+    except OSError as error:
+        listener.close()
+        raise StorageError(f"{path}: {error.strerror}") from error
+    return listener
+
+
+def make_directory(path: Path) -> Path:
+    """A new private directory for one operation; one that a dead process left there is emptied."""
+    remove_directory(path)
+    try:
+        path.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be made: {error.strerror}") from error
+    return path
+
+
+def remove_directory(path: Path) -> None:
+    """Remove an operation's directory, and the one above it when that was the last."""
+    try:
+        crun.clean(path)
+        if path.exists():
+            shutil.rmtree(path)
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be removed: {error.strerror}") from error

@@ -1,0 +1,62 @@
+"""A checkpoint comes from a registry into the local store, or out of any store as a podman archive."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocickpt.errors import ExistsError, StorageError
+from ocickpt.flows import artifact
+from ocickpt.flows.rebuild import Rebuilder
+from ocickpt.model import Kind, Progress
+from ocickpt.store import Access, copy_blobs, open_source, open_store
+from ocickpt.store.local import LocalStore
+from ocickpt.store.reference import Reference
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """Where a checkpoint is now: a reference into the local store, or the path of an archive."""
+
+    reference: str
+    digest: str
+    path: str | None
+
+
+def pull(ref: str, output: Path | None, access: Access, progress: Progress) -> Pulled:
+    """Pull `ref` into the local store, or write it to `output` as an archive `podman container restore` imports."""
+    reference = Reference.parse(ref)
+    if output:
+        return _to_archive(reference, output, access, progress)
+    with closing(open_store(reference, access)) as origin, _local(reference) as local:
+        found = artifact.load(origin, reference)
+        progress.stage("fetching")
+        progress.expect(found.size)
+        with local.writing():
+            copy_blobs(origin, local, (found.manifest.config, *found.manifest.layers), progress)
+            tag = reference.tag or reference.digest.removeprefix("sha256:")[:12]
+            local.put_manifest(origin.resolve(found.descriptor.digest)[1], tag)
+        return Pulled(f"{local.repository}:{tag}", found.descriptor.digest, None)
+
+
+def _to_archive(reference: Reference, output: Path, access: Access, progress: Progress) -> Pulled:
+    if output.exists():
+        raise ExistsError(f"{output} is there already")
+    with closing(open_source(reference, access)) as source:
+        found = artifact.load(source, reference)
+        rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
+        rebuilder.expect(*(kind for kind in Kind if kind is not Kind.BOOT))
+        progress.stage("fetching")
+        try:
+            with tempfile.TemporaryDirectory(prefix=".ocickpt-", dir=output.absolute().parent) as work:
+                rebuilder.whole(output, {}, Path(work))
+        except OSError as error:
+            raise StorageError(f"{output} cannot be written: {error.strerror}") from error
+    return Pulled(str(found.reference), found.descriptor.digest, str(output))
+
+
+def _local(reference: Reference) -> LocalStore:
+    """The local store under the last part of the repository's name."""
+    return LocalStore(repository=reference.repository.rstrip("/").rpartition("/")[2])

@@ -1,0 +1,75 @@
+"""A podman checkpoint archive, or a checkpoint of the local store, goes into a store."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from ocickpt.description import Description, Options
+from ocickpt.errors import NotFoundError, UsageError
+from ocickpt.flows import artifact, publish
+from ocickpt.flows.contents import Contents
+from ocickpt.flows.describe import describe
+from ocickpt.flows.publish import Counter, Published
+from ocickpt.model import Kind, Packed, Progress
+from ocickpt.store import Access, copy_blobs, open_store
+from ocickpt.store.local import LocalStore
+from ocickpt.store.reference import Reference
+
+
+def push(source: str, ref: str, access: Access, progress: Progress) -> Published:
+    """Push `source` (the path of an archive, or a reference into the local store) to `ref`."""
+    reference = Reference.parse(ref)
+    if reference.digest:
+        raise UsageError(f"{ref} names a digest: a checkpoint is pushed under a tag")
+    if Path(source).exists():
+        return _push_archive(Path(source), reference, access, progress)
+    if "/" in source and not source.startswith("oci:"):
+        raise NotFoundError(f"there is no file {source!r}")
+    return _push_artifact(Reference.parse(source), reference, access, progress)
+
+
+def _push_archive(path: Path, reference: Reference, access: Access, progress: Progress) -> Published:
+    contents = Contents(path)
+    with closing(open_store(reference, access, create=True)) as store, LocalStore() as local:
+
+        def described(packed: Packed) -> Description:
+            options = Options(
+                leave_running=False,
+                tcp_established=False,
+                file_locks=False,
+                rootfs=contents.files[Kind.ROOTFS] > 0,
+                volumes=contents.files[Kind.VOLUME] > 0,
+            )
+            digest = parent.digest if parent else None
+            return describe(contents.kept, packed, contents.files, options, image_digest="", parent=digest)
+
+        parent = publish.find_parent(store, reference.tag, "", progress)
+        published = publish.publish(
+            contents,
+            contents.size(),
+            described,
+            store=store,
+            reference=reference,
+            parent=parent,
+            local=local,
+            progress=progress,
+        )
+    publish.sweep()
+    return published
+
+
+def _push_artifact(source: Reference, reference: Reference, access: Access, progress: Progress) -> Published:
+    counter = Counter(progress)
+    with (
+        closing(open_store(source, access)) as origin,
+        closing(open_store(reference, access, create=True)) as store,
+    ):
+        found = artifact.load(origin, source)
+        progress.stage("sending")
+        blobs = (found.manifest.config, *found.manifest.layers)
+        counter.expect(found.size)
+        copy_blobs(origin, store, blobs, counter)
+        descriptor = store.put_manifest(origin.resolve(found.descriptor.digest)[1], reference.tag)
+    pinned = reference.with_digest(descriptor.digest)
+    return Published(str(pinned), descriptor.digest, found.size, counter.sent, counter.found)

@@ -1,0 +1,91 @@
+"""What operations that died left behind is put right: by every later call, and by `ocickpt doctor`.
+
+A checkpoint comes to one of two ends: podman had dumped the container, and all parts are whole, then
+the dump is kept until the next `ocickpt checkpoint` publishes it; or the container runs on as if nothing
+had been. So does a restore: the container runs, or nothing of it is left. See `dump.py` and `made.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from ocickpt.engine import podman
+from ocickpt.errors import OcickptError
+from ocickpt.flows import dump, journal, lazy, made, operation, publish
+from ocickpt.flows.journal import CHECKPOINT, Journal, Record
+from ocickpt.model import Progress
+
+_SHORT_ID = 12
+
+
+def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True) -> list[Record]:
+    """Put right whatever dead operations left; those that are `mine` and turned out to have come to their end.
+
+    Of one that came to its end but is not `mine` the journal is left, for whoever runs that command again to
+    be told. What cannot be put right is told, and left for the next call.
+    """
+    finished, found = [], False
+    for orphan in journal.orphans():
+        record = orphan.record
+        if record.step == "lazy" and lazy.goes_on(record):
+            continue
+        found = True
+        try:
+            if record.podman_runs():
+                progress.stage(f"waiting for the podman of an interrupted {record.verb}")
+            settle = _checkpoint if record.verb == CHECKPOINT else _restore
+            finished += settle(orphan, mine, progress)
+        except OcickptError as error:
+            progress.note(f"the interrupted {record.verb} of {record.name!r} could not be put right: {error.message}")
+    if found:
+        publish.sweep()
+    return finished
+
+
+def pending(container: str, subject: podman.Container | None) -> Journal | None:
+    """The dump of that container (see `means`) that waits to be published, locked for the caller."""
+    for orphan in journal.orphans():
+        record = orphan.record
+        if record.verb == CHECKPOINT and record.step == "dumped" and means(container, subject, record):
+            return orphan.keep()
+    return None
+
+
+def means(container: str, subject: podman.Container | None, record: Record) -> bool:
+    """Whether who writes `container`, which podman knows as `subject` if at all, means the one of that record."""
+    if subject:
+        return record.container == subject.id
+    return container == record.name or (len(container) >= _SHORT_ID and record.container.startswith(container))
+
+
+def _checkpoint(orphan: Journal, mine: Callable[[Record], bool], progress: Progress) -> list[Record]:
+    record = orphan.record
+    if record.step == "published":
+        if not mine(record):
+            operation.remove_directory(Path(record.work))
+            return []
+        progress.note(f"the interrupted checkpoint of {record.name!r} had come to its end: {record.reference}")
+        dump.discard(orphan)
+        return [record]
+    if dump.settle(orphan):  # which also puts pages back, in case that was not done
+        if record.step != "dumped":
+            progress.note(f"the interrupted checkpoint of {record.name!r} is kept: `ocickpt checkpoint` publishes it")
+    else:
+        progress.note(f"an interrupted checkpoint of {record.name!r} was undone")
+    return []
+
+
+def _restore(orphan: Journal, mine: Callable[[Record], bool], progress: Progress) -> list[Record]:
+    record = orphan.record
+    container = made.settle(orphan, progress, keep=not mine(record))
+    if container is None and record.step in made.COMPLETE:
+        return []
+    if container is None:
+        progress.note(f"an interrupted restore of {record.name!r} was undone")
+        return []
+    if not mine(record):
+        return []
+    progress.note(f"the interrupted restore of {record.name!r} had come to its end: it is {container.status}")
+    return [replace(record, container=container.id)] if container.status == "running" else []

@@ -1,0 +1,69 @@
+"""Lazy restores whose memory is still on its way, and those that had to be given up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ocickpt import guard, proc
+from ocickpt.engine import podman
+from ocickpt.model import Progress
+
+RUNNING, FAILED = "running", "failed"
+
+
+@dataclass(frozen=True)
+class Following:
+    """A container and the memory that follows it."""
+
+    container: str
+    name: str
+    reference: str
+    state: str
+    """``running``: it runs, memory arrives. ``failed``: it was killed, for memory could not be brought."""
+    later: int
+    """Bytes of memory that were to follow."""
+    arrived: int
+    """Bytes fetched so far; compressed, as they are stored."""
+    error: str
+
+
+def following() -> list[Following]:
+    """What the guards of lazy restores say, oldest first; what failed is told as long as its container is there."""
+    found = []
+    for path in sorted(guard.STATES.glob("*.json"), key=lambda path: path.stat().st_ctime):
+        state = guard.state_of(path.stem)
+        container = str(state.get("container", ""))
+        if state.get("state") == FAILED and not podman.exists(container):
+            path.unlink(missing_ok=True)
+        elif state:
+            found.append(
+                Following(
+                    container,
+                    str(state.get("name", "")),
+                    str(state.get("reference", "")),
+                    str(state.get("state", "")),
+                    int(state.get("later", 0)),
+                    int(state.get("arrived", 0)),
+                    str(state.get("error", "")),
+                )
+            )
+    return found
+
+
+def wait_for_memory(container: str, progress: Progress) -> None:
+    """Return when no memory of that container (by id) is on its way any more: only then it can be checkpointed."""
+    told = False
+    while _on_its_way(container):
+        if not told:
+            progress.stage("waiting for the memory of its lazy restore")
+            told = True
+        time.sleep(0.1)
+
+
+def _on_its_way(container: str) -> bool:
+    for path in guard.STATES.glob("*.json"):
+        state = guard.state_of(path.stem)
+        if (state.get("container"), state.get("state")) == (container, RUNNING):
+            return proc.start_time(int(state.get("guard", 0))) is not None
+    return False

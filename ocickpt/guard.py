@@ -1,0 +1,118 @@
+"""The guard of a lazy restore: no process sees a page it must not.
+
+It runs CRIU's lazy-pages daemon and the page server.
+
+When CRIU's daemon goes away too early the kernel fills what is missing with zeros. So the guard holds the
+page server's end of the socket open as well: a page server that dies leaves CRIU waiting, and the container,
+which waits for CRIU, is killed before CRIU is let go. Standard library only: it starts before what it guards.
+
+It lives in the work directory of its restore and reads `PLAN` there. The restore writes `CONTAINER` once
+podman has made it, and `LINK`: where CRIU looks for the daemon's socket. What `ocickpt status` shows is a file
+under `STATES`; it is gone when all memory is there, and stays when the container had to be killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import syslog
+import time
+from pathlib import Path
+from typing import Any
+
+PLAN, CONTAINER, LINK, LOG = "plan.json", "container", "link", "lazy-pages.log"
+COMPLETE = "complete"
+SOCKET = "lazy-pages.socket"
+STATES = Path("/run/ocickpt/lazy")
+_TICK = 0.05
+_SERVER = (
+    "import sys; sys.path.insert(0, {!r}); from ocickpt import pageserver; sys.exit(pageserver.main(sys.argv[1:]))"
+)
+
+
+def main(argv: list[str]) -> int:
+    """Guard the lazy restore in the directory ``argv[0]`` until all its memory has arrived."""
+    work = Path(argv[0])
+    plan: dict[str, Any] = json.loads((work / PLAN).read_text("utf-8"))
+    ours, theirs = socket.socketpair()
+    daemon = subprocess.Popen(
+        ["criu", "lazy-pages", "--images-dir", str(work / "images"), "--work-dir", str(work), "--log-file", LOG, "-v1",
+         "--page-server", "--ps-socket", str(theirs.fileno())],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+    )  # fmt: skip
+    theirs.close()
+    server = subprocess.Popen(
+        [sys.executable, "-I", "-c", _SERVER.format(str(Path(__file__).parent.parent)), str(work), str(ours.fileno())],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[ours.fileno()],
+    )  # fmt: skip
+    reason = ""
+    while daemon.poll() is None and not reason:
+        if server.poll() not in (None, 0):
+            reason = state_of(work.name).get("error") or f"the page server died (status {server.returncode})"
+        time.sleep(_TICK)
+    if not reason and daemon.returncode:
+        reason = f"CRIU's lazy-pages daemon ended with status {daemon.returncode}"
+    if not reason:
+        (work / COMPLETE).touch()
+    failed = bool(reason) and _kill(work, reason)
+    ours.close()
+    for process in (daemon, server):
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+    _clean(work, plan, keep_state=failed)
+    return 1 if failed else 0
+
+
+def state_of(key: str) -> dict[str, Any]:
+    """What is known of a lazy restore; nothing when there is none."""
+    try:
+        state = json.loads((STATES / f"{key}.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def write_state(key: str, **changes: Any) -> None:
+    """Change what `ocickpt status` shows of a lazy restore."""
+    STATES.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = STATES / f"{key}.{os.getpid()}"
+    temporary.write_text(json.dumps(state_of(key) | changes), "utf-8")
+    temporary.rename(STATES / f"{key}.json")
+
+
+def _kill(work: Path, reason: str) -> bool:
+    """Kill the container that would otherwise see zeros, and say so. False when there is none that runs."""
+    try:
+        container = (work / CONTAINER).read_text("ascii").strip()
+    except OSError:
+        # podman is still making it, and will fail by itself.
+        return False
+    told = subprocess.run(
+        ["podman", "kill", "--signal", "KILL", container], check=False, stdin=subprocess.DEVNULL, capture_output=True
+    )
+    if told.returncode:
+        return False
+    write_state(work.name, state="failed", error=reason)
+    syslog.openlog("ocickpt", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_ERR, f"killed container {container}, whose memory cannot be completed: {reason}")
+    return True
+
+
+def _clean(work: Path, plan: dict[str, Any], *, keep_state: bool) -> None:
+    if (work / LINK).exists():
+        Path((work / LINK).read_text("utf-8")).unlink(missing_ok=True)
+    complete = (work / CONTAINER).exists()
+    if not keep_state:
+        (STATES / f"{work.name}.json").unlink(missing_ok=True)
+    if complete:
+        # Until here the restore's journal said whose this directory is.
+        shutil.rmtree(work, ignore_errors=True)
+        if not any(work.parent.iterdir()):
+            work.parent.rmdir()
+        for journal in plan["journal"]:
+            Path(journal).unlink(missing_ok=True)

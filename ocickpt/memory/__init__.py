@@ -1,0 +1,1 @@
+"""Pagemaps and process memory by address. Reads through what it is given."""

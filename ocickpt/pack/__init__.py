@@ -1,0 +1,1 @@
+"""Chunk, hash, compress, pack, and back; the index. Knows not where packs are kept."""

@@ -1,0 +1,170 @@
+"""File records: how an `Entry` is written in the index, and what a reader refuses.
+
+A path out of an artifact is an outsider's word: everything here is checked on the way out and again on the way in.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from ocickpt.errors import IntegrityError
+from ocickpt.model import Entry, FileType, Kind
+
+MAX_PATH: Final = 4096
+MAX_XATTR_NAME: Final = 255
+MAX_XATTR_VALUE: Final = 64 << 10
+MAX_SIZE: Final = (1 << 63) - 1
+
+_FIXED: Final = struct.Struct("<BBIIIqQIIHHH")
+_XATTR: Final = struct.Struct("<HI")
+_DIRECTORIES: Final = (FileType.DIRECTORY, FileType.OPAQUE)
+_LINKABLE: Final = (FileType.REGULAR, FileType.SYMLINK, FileType.CHARACTER, FileType.BLOCK, FileType.FIFO)
+_KINDS: Final = {int(kind): kind for kind in Kind}
+_TYPES: Final = {int(kind): kind for kind in FileType}
+
+
+def encode(entry: Entry) -> bytes:
+    """The record of one entry (checked by `Tree` before); IntegrityError where a field does not fit."""
+    try:
+        path, link = _text(entry.path), _text(entry.link)
+        parts = [
+            _FIXED.pack(
+                entry.kind,
+                entry.type,
+                entry.mode,
+                entry.uid,
+                entry.gid,
+                entry.mtime,
+                entry.size,
+                entry.major,
+                entry.minor,
+                len(path),
+                len(link),
+                len(entry.xattrs),
+            ),
+            path,
+            link,
+        ]
+        for name, value in entry.xattrs:
+            key = _text(name)
+            parts += (_XATTR.pack(len(key), len(value)), key, value)
+    except (struct.error, UnicodeEncodeError) as error:
+        raise IntegrityError(f"{entry.path[:200]!r} cannot be written to an index: {error}") from error
+    return b"".join(parts)
+
+
+def decode(data: bytes, count: int) -> Iterator[Entry]:
+    """The `count` entries that fill `data` exactly, fields unchecked but for their bounds; else IntegrityError."""
+    at, end = 0, len(data)
+    for _ in range(count):
+        if at + _FIXED.size > end:
+            raise IntegrityError("a file record of the index is cut short")
+        kind, what, mode, uid, gid, mtime, size, major, minor, paths, links, xattrs = _FIXED.unpack_from(data, at)
+        at += _FIXED.size
+        if at + paths + links > end or kind not in _KINDS or what not in _TYPES:
+            raise IntegrityError("a file record of the index is malformed")
+        path = data[at : at + paths].decode("utf-8", "surrogateescape")
+        link = data[at + paths : at + paths + links].decode("utf-8", "surrogateescape")
+        at += paths + links
+        found = []
+        for _ in range(xattrs):
+            if at + _XATTR.size > end:
+                raise IntegrityError("a file record of the index is cut short")
+            name, value = _XATTR.unpack_from(data, at)
+            at += _XATTR.size
+            if at + name + value > end:
+                raise IntegrityError("a file record of the index is cut short")
+            key = data[at : at + name].decode("utf-8", "surrogateescape")
+            found.append((key, data[at + name : at + name + value]))
+            at += name + value
+        kinds, types = _KINDS[kind], _TYPES[what]
+        yield Entry(kinds, types, path, mode, uid, gid, mtime, size, link, major, minor, tuple(found))
+    if at != end:
+        raise IntegrityError("something follows the file records of an index segment")
+
+
+class Tree:
+    """Holds entries against each other, in their order: paths, links, parents. IntegrityError for what is wrong."""
+
+    def __init__(self) -> None:
+        self._types: dict[tuple[Kind, str], FileType] = {}
+        self._parents: set[tuple[Kind, str]] = set()
+
+    def add(self, entry: Entry) -> None:
+        """Check one more entry."""
+        check_path(entry.path)
+        key = (entry.kind, entry.path)
+        if key in self._types:
+            raise IntegrityError(f"{entry.path[:200]!r} is there twice")
+        if entry.mode > 0o177777 or not 0 <= entry.size <= MAX_SIZE:
+            raise IntegrityError(f"{entry.path[:200]!r} has an impossible mode or size")
+        if entry.type is FileType.PAGES and (entry.size or entry.kind not in (Kind.MEMORY, Kind.BOOT)):
+            raise IntegrityError(f"{entry.path[:200]!r}: only memory consists of pages, and it has no size")
+        if entry.kind is Kind.MEMORY and entry.type is not FileType.PAGES:
+            raise IntegrityError(f"{entry.path[:200]!r}: memory consists of pages only")
+        self._check_link(entry)
+        if entry.xattrs:
+            _check_xattrs(entry)
+        self._types[key] = entry.type
+        parent = entry.path.rpartition("/")[0]
+        while parent and (entry.kind, parent) not in self._parents:
+            self._parents.add((entry.kind, parent))
+            parent = parent.rpartition("/")[0]
+
+    def add_all(self, entries: Iterable[Entry]) -> None:
+        """Check all entries of an index."""
+        for entry in entries:
+            self.add(entry)
+        self.finish()
+
+    def finish(self) -> None:
+        """After the last entry: nothing may lie below what is not a directory (a symlink, say)."""
+        for key in self._parents:
+            if self._types.get(key, FileType.DIRECTORY) not in _DIRECTORIES:
+                raise IntegrityError(f"something lies below {key[1][:200]!r}, which is not a directory")
+
+    def _check_link(self, entry: Entry) -> None:
+        if entry.type is FileType.HARDLINK:
+            check_path(entry.link)
+            if self._types.get((entry.kind, entry.link)) not in _LINKABLE:
+                raise IntegrityError(
+                    f"{entry.path[:200]!r} is a link to {entry.link[:200]!r}, which does not precede it"
+                )
+        elif entry.type is FileType.SYMLINK:
+            if not entry.link or "\0" in entry.link or _length(entry.link) > MAX_PATH:
+                raise IntegrityError(f"{entry.path[:200]!r} is a symbolic link to an impossible place")
+        elif entry.link:
+            raise IntegrityError(f"{entry.path[:200]!r} is not a link and yet has a target")
+
+
+def check_path(path: str) -> None:
+    """IntegrityError unless `path` is relative, at most 4096 bytes, without NUL and empty, ``.`` or ``..`` parts
+    (``.`` alone is allowed)."""
+    if path == ".":
+        return
+    if not path or "\0" in path or _length(path) > MAX_PATH:
+        raise IntegrityError(f"{path[:200]!r} is not a path that a checkpoint may have")
+    if not {"", ".", ".."}.isdisjoint(path.split("/")):
+        raise IntegrityError(f"{path[:200]!r} is not a path that a checkpoint may have")
+
+
+def _check_xattrs(entry: Entry) -> None:
+    names = {name for name, _ in entry.xattrs}
+    if len(names) != len(entry.xattrs):
+        raise IntegrityError(f"{entry.path[:200]!r} has an extended attribute twice")
+    for name, value in entry.xattrs:
+        if not name or "\0" in name or _length(name) > MAX_XATTR_NAME or len(value) > MAX_XATTR_VALUE:
+            raise IntegrityError(f"{entry.path[:200]!r} has an impossible extended attribute {name[:200]!r}")
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(_text(text))
+
+
+def _text(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise IntegrityError(f"{text[:200]!r} does not stand for bytes: {error}") from error

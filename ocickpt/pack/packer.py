@@ -1,0 +1,323 @@
+"""Packs content: cut, hash, look up, compress, append to packs, and write the index.
+
+The caller's thread reads and keeps the books, workers hash and compress, one more thread writes packs and another
+makes full ones durable. Results are booked in the order of the input, so equal input gives equal blobs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from ocickpt.errors import IntegrityError, UnsupportedError
+from ocickpt.model import (
+    BlobSpool,
+    BlobWriter,
+    Content,
+    Descriptor,
+    FileType,
+    Kind,
+    Packed,
+    Progress,
+    Run,
+    Silent,
+)
+from ocickpt.pack import format as fmt
+from ocickpt.pack.batch import Batch, Cut, Cutter, Target
+from ocickpt.pack.books import Book
+from ocickpt.pack.known import Known
+from ocickpt.pack.writer import write_index
+
+PACK_SIZE = 16 << 20
+MAX_THREADS = 12
+MAX_WRITING = 3
+"""So many batches may be compressed and not yet written."""
+CROWDED = 320
+"""With so many packs, new ones grow larger: each further eight double the size at which a pack is closed."""
+FULL = 360
+"""With so many packs, no further ones are inherited from."""
+
+
+def pack_size_for(total: int) -> int:
+    """The pack size in bytes for a checkpoint of `total` bytes: 16 MiB, or enough to stay within 300 packs."""
+    return max(PACK_SIZE, -(-total // 300))
+
+
+@dataclass(slots=True)
+class _Pack:
+    """A pack that is being written; `number` counts in its book's packs."""
+
+    kind: Kind
+    number: int
+    blob: BlobWriter
+    size: int = 0
+    complete: Future[Descriptor] = field(default_factory=Future)
+
+
+class Packer:
+    """Takes content, file by file, and leaves packs and an index in a spool.
+
+    `page_size` is the unit of zero detection and of memory; `pack_size` that at which a pack is closed, in bytes of
+    the pack; `known` what an earlier checkpoint already stored; `on_pack` is called, from another thread, with
+    each new pack as soon as it is durable. `progress` is advanced by the bytes read (call `expect` yourself).
+    `threads` is the number of workers, by default one for each processor. Not for use from several threads.
+
+    Used as a context manager, it leaves nothing unfinished behind when `finish` was not reached.
+    """
+
+    def __init__(
+        self,
+        spool: BlobSpool,
+        *,
+        page_size: int = 4096,
+        pack_size: int = PACK_SIZE,
+        known: Known | None = None,
+        progress: Progress | None = None,
+        on_pack: Callable[[Descriptor], None] | None = None,
+        threads: int | None = None,
+        level: int = 1,
+    ) -> None:
+        self._page, self._chunk = page_size, max(fmt.CHUNK_SIZE, page_size)
+        fmt.check_sizes(self._page, self._chunk)
+        self._spool, self._pack_size, self._known = spool, pack_size, known
+        self._progress = progress or Silent()
+        self._on_pack = on_pack
+        threads = min(threads or len(os.sched_getaffinity(0)), MAX_THREADS)
+        self._workers = ThreadPoolExecutor(threads, "pack")
+        self._writer = ThreadPoolExecutor(1, "pack-write")
+        self._closer = ThreadPoolExecutor(1, "pack-close")
+        self._depth = threads + 2
+        self._queue: deque[tuple[Batch, Future[list[Cut]]]] = deque()
+        self._idle: list[Batch] = []
+        self._boot, self._rest = Book(), Book()
+        self._cutter = Cutter(self._page, self._chunk, level, self._seen)
+        self._batch = Batch(self._page, self._chunk)
+        self._open: dict[Kind, _Pack] = {}
+        self._closing: list[_Pack] = []
+        self._writes: list[tuple[_Pack, bytes | None]] = []
+        self._writing: deque[Future[None]] = deque()
+        self._inherited: dict[tuple[Kind, str], int] = {}
+        self._raw: dict[Kind, int] = {}
+        self._done = self._failed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def add(self, content: Content) -> None:
+        """Pack one entry and its bytes; they are read before this returns, and may be booked later.
+
+        Raises IntegrityError for an entry or runs that an index cannot hold, StorageError when the stream ends
+        early or the spool cannot be written, UnsupportedError when the boot pack gets too large. After an error
+        nothing can be added any more, and the packing cannot be finished.
+        """
+        if self._done:
+            raise RuntimeError("the packer is finished, or failed before")
+        self._done = True
+        self._add(content)
+        self._done = False
+
+    def _add(self, content: Content) -> None:
+        entry = content.entry
+        book = self._book(entry.kind)
+        pages = entry.type is FileType.PAGES
+        limit = fmt.MAX_OFFSET if pages else entry.size if entry.type is FileType.REGULAR else 0
+        target = Target(entry.kind, book.add(entry), limit, pages)
+        if content.open is None:
+            for run in content.runs:
+                if run.length:
+                    raise IntegrityError(f"{entry.path[:200]!r} has runs and no bytes")
+            return
+        with content.open() as stream:
+            reached = 0
+            for run in content.runs:
+                reached = self._check(run, reached, target, entry.path)
+                at = run.offset
+                while at < reached:
+                    end = self._batch.plan(target, at, reached)
+                    if end == at:
+                        self._batch.fetch(stream, entry.path)
+                        self._submit()
+                    at = end
+            self._batch.fetch(stream, entry.path)
+
+    def finish(self) -> Packed:
+        """Write what is left and the index; the packer cannot be used again. Errors as in `add`."""
+        if self._done:
+            raise RuntimeError("the packer is finished, or failed before")
+        self._done = True
+        try:
+            return self._finish()
+        finally:
+            self._stop()
+
+    def _finish(self) -> Packed:
+        self._submit()
+        while self._queue:
+            self._settle()
+        for pack in list(self._open.values()):
+            self._close(pack)
+        self._write(0)
+        written = []
+        for pack in self._closing:
+            self._book(pack.kind).packs[pack.number] = descriptor = pack.complete.result()
+            written.append(descriptor)
+        packs = _unique(self._boot.packs + self._rest.packs)
+        index = write_index(
+            self._spool,
+            page_size=self._page,
+            chunk_size=self._chunk,
+            packs=packs,
+            boot=self._boot.part(packs, 0, 0),
+            rest=self._rest.part(packs, len(self._boot.files), self._boot.count),
+        )
+        new = _unique(written)
+        return Packed(index, tuple(packs), tuple(new), dict(sorted(self._raw.items())), sum(p.size for p in new))
+
+    def _book(self, kind: Kind) -> Book:
+        return self._boot if kind is Kind.BOOT else self._rest
+
+    def _check(self, run: Run, reached: int, target: Target, path: str) -> int:
+        """Where `run` ends; IntegrityError unless it follows `reached` and lies inside the file."""
+        end = run.offset + run.length
+        if run.length < 0 or run.offset < reached or end > target.limit:
+            raise IntegrityError(f"{path[:200]!r} has a run at {run.offset:#x}+{run.length:#x}, where none can be")
+        if target.keep_zeros and (run.offset | run.length) % self._page:
+            raise IntegrityError(
+                f"{path[:200]!r} has a run at {run.offset:#x}+{run.length:#x}, which is not whole pages"
+            )
+        return end
+
+    def _seen(self, kind: Kind, digest: bytes) -> bool:
+        """Whether a chunk will probably not be needed; asked by workers, who may be early."""
+        if self._book(kind).find(kind, digest) is not None:
+            return True
+        return kind is not Kind.BOOT and self._known is not None and self._known.find(kind, digest) is not None
+
+    def _submit(self) -> None:
+        """Hand the filled batch to the workers and take an empty one, booking the oldest when too many are out."""
+        if not self._batch.used:
+            return
+        self._queue.append((self._batch, self._workers.submit(self._cutter.cut, self._batch)))
+        while len(self._queue) >= self._depth or (self._queue and self._queue[0][1].done()):
+            self._settle()
+        self._batch = self._idle.pop() if self._idle else Batch(self._page, self._chunk)
+
+    def _settle(self) -> None:
+        """Book the oldest batch."""
+        batch, future = self._queue.popleft()
+        for cut in future.result():
+            self._settle_cut(cut)
+        self._write(MAX_WRITING)
+        self._progress.advance(batch.bytes)
+        batch.clear()
+        self._idle.append(batch)
+        for pack in self._closing:
+            if pack.complete.done():
+                pack.complete.result()
+
+    def _settle_cut(self, cut: Cut) -> None:
+        kind, book = cut.target.kind, self._book(cut.target.kind)
+        chunk: int | None = None
+        if cut.data is not None:
+            self._raw[kind] = self._raw.get(kind, 0) + len(cut.data)
+            chunk = book.find(kind, cut.hash)
+            if chunk is None:
+                chunk = self._inherit(cut)
+            if chunk is None:
+                chunk = self._append(cut, cut.data)
+        book.extend(cut.target.number, chunk, cut.extents)
+
+    def _inherit(self, cut: Cut) -> int | None:
+        """The number of a chunk that an earlier checkpoint stored, booked as ours; None where there is none."""
+        kind = cut.target.kind
+        found = self._known.find(kind, cut.hash) if self._known and kind is not Kind.BOOT else None
+        if found is None or cut.data is None or found.raw != len(cut.data):
+            return None
+        key = (kind, found.pack.digest)
+        if key not in self._inherited:
+            if len(self._rest.packs) >= FULL:
+                return None
+            self._inherited[key] = len(self._rest.packs)
+            self._rest.packs.append(found.pack)
+        return self._rest.chunk(kind, (self._inherited[key], found.offset, found.stored, found.raw), cut.hash)
+
+    def _append(self, cut: Cut, data: bytes | memoryview) -> int:
+        """Write a chunk to the open pack of its kind."""
+        packed = self._cutter.compress(data) if cut.packed is None else cut.packed
+        kind, book = cut.target.kind, self._book(cut.target.kind)
+        pack = self._open.get(kind)
+        if pack is None:
+            pack = self._open[kind] = _Pack(kind, len(book.packs), self._spool.new_blob())
+            book.packs.append(None)
+        if kind is Kind.BOOT and pack.size + len(packed) > fmt.MAX_BOOT_PACK:
+            raise UnsupportedError(
+                f"what a restore begins with is larger than {fmt.MAX_BOOT_PACK >> 20} MiB compressed"
+            )
+        self._writes.append((pack, packed))
+        number = book.chunk(kind, (pack.number, pack.size, len(packed), len(data)), cut.hash)
+        pack.size += len(packed)
+        crowd = max(0, len(self._rest.packs) - CROWDED) // 8
+        if kind is not Kind.BOOT and pack.size >= self._pack_size << crowd:
+            self._close(pack)
+        return number
+
+    def _close(self, pack: _Pack) -> None:
+        del self._open[pack.kind]
+        self._closing.append(pack)
+        self._writes.append((pack, None))
+
+    def _write(self, most: int) -> None:
+        """Have what was booked written; wait until at most `most` such lists are unwritten."""
+        if self._writes:
+            self._writing.append(self._writer.submit(self._do_write, self._writes))
+            self._writes = []
+        while len(self._writing) > most:
+            self._writing.popleft().result()
+
+    def _do_write(self, writes: list[tuple[_Pack, bytes | None]]) -> None:
+        # After a failed write nothing more may be committed: a pack could lack what was not written.
+        if self._failed:
+            return
+        self._failed = True
+        for pack, data in writes:
+            if data is None:
+                self._closer.submit(self._commit, pack)
+            else:
+                pack.blob.write(data)
+        self._failed = False
+
+    def _commit(self, pack: _Pack) -> None:
+        try:
+            descriptor = pack.blob.commit(pack.kind.media_type)
+            if self._on_pack:
+                self._on_pack(descriptor)
+        except BaseException as error:  # noqa: BLE001 -- raised again where the result is used
+            pack.complete.set_exception(error)
+        else:
+            pack.complete.set_result(descriptor)
+
+    def _stop(self) -> None:
+        """End all threads and forget what is not committed. Harmless when all is done."""
+        self._done = True
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._writer.shutdown(wait=True, cancel_futures=True)
+        self._closer.shutdown(wait=True, cancel_futures=True)
+        for pack in [*self._open.values(), *self._closing]:
+            pack.blob.discard()
+        for left in (self._open, self._closing, self._writes, self._writing, self._queue, self._idle):
+            left.clear()
+
+
+def _unique(packs: Sequence[Descriptor | None]) -> list[Descriptor]:
+    """`packs` without repetition: content packed anew may come out as a pack that is also inherited."""
+    return list({(pack.media_type, pack.digest): pack for pack in packs if pack}.values())

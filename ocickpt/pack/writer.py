@@ -1,0 +1,105 @@
+"""Writes an index blob: segments, those of the BOOT files last, then the root."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+
+from ocickpt import names
+from ocickpt.errors import IntegrityError, UnsupportedError
+from ocickpt.model import BlobSpool, BlobWriter, Descriptor, Entry
+from ocickpt.pack import format as fmt
+from ocickpt.pack.files import Tree, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The file, chunk and extent records of the BOOT files, or of all others; numbers are those of the whole index."""
+
+    files: Sequence[Entry]
+    chunks: fmt.Records
+    extents: fmt.Records
+
+    @property
+    def counts(self) -> fmt.Counts:
+        """How many records."""
+        return fmt.Counts(len(self.files), len(self.chunks), len(self.extents))
+
+
+def write_index(
+    spool: BlobSpool, *, page_size: int, chunk_size: int, packs: Sequence[Descriptor], boot: Part, rest: Part
+) -> Descriptor:
+    """Write the index whose files are `boot` then `rest` to the spool; its descriptor tells where root and head are.
+
+    Raises IntegrityError where an entry is not allowed in an index, UnsupportedError where there is too much.
+    """
+    Tree().add_all(itertools.chain(boot.files, rest.files))
+    fmt.check_sizes(page_size, chunk_size)
+    counts = boot.counts
+    total = counts + rest.counts
+    if len(packs) > fmt.MAX_PACKS or any(total.of(kind) > fmt.MAX_RECORDS[kind] for kind in fmt.RecordType):
+        raise UnsupportedError(f"too much for one checkpoint: {len(packs)} packs, {total}")
+    blob = spool.new_blob()
+    try:
+        out = _Out(blob)
+        later = out.write(rest)
+        head = out.offset
+        segments = tuple(out.write(boot) + later)
+        root = fmt.Root(page_size, chunk_size, tuple(packs), segments, total, counts).to_bytes()
+        place = fmt.Place(out.offset, len(root), f"sha256:{hashlib.sha256(root).hexdigest()}", head)
+        if len(root) > fmt.MAX_ROOT or out.offset + len(root) > fmt.MAX_INDEX:
+            raise UnsupportedError("too much for one checkpoint: its index is too large")
+        if out.offset + len(root) - head > fmt.MAX_HEAD:
+            raise UnsupportedError("too many boot files: the index's head is too large")
+        blob.write(root)
+        return blob.commit(names.INDEX_TYPE, place.annotations())
+    finally:
+        blob.discard()
+
+
+class _Out:
+    def __init__(self, blob: BlobWriter) -> None:
+        self._blob = blob
+        self._zstd = zstandard.ZstdCompressor(level=1, write_checksum=False, write_content_size=True)
+        self.offset = 0
+
+    def write(self, part: Part) -> list[fmt.Segment]:
+        """Append the part's segments."""
+        found = [self._segment(fmt.RecordType.FILES, count, data) for count, data in _batches(part.files)]
+        for kind, records in ((fmt.RecordType.CHUNKS, part.chunks), (fmt.RecordType.EXTENTS, part.extents)):
+            step = fmt.MAX_SEGMENT // records.dtype.itemsize
+            for first in range(0, len(records), step):
+                piece = np.ascontiguousarray(records[first : first + step])
+                found.append(self._segment(kind, len(piece), piece.tobytes()))
+        return found
+
+    def _segment(self, kind: fmt.RecordType, count: int, data: bytes) -> fmt.Segment:
+        codec, stored = fmt.ZSTD, self._zstd.compress(data)
+        if len(stored) >= len(data) or len(stored) * fmt.MAX_RATIO < len(data):
+            codec, stored = fmt.RAW, data
+        made = fmt.Segment(kind, codec, count, self.offset, len(stored), len(data), hashlib.sha256(stored).digest())
+        self._blob.write(stored)
+        self.offset += len(stored)
+        return made
+
+
+def _batches(files: Sequence[Entry]) -> Iterator[tuple[int, bytes]]:
+    """File records in pieces of at most a segment."""
+    parts: list[bytes] = []
+    size = 0
+    for entry in files:
+        record = encode(entry)
+        if len(record) > fmt.MAX_SEGMENT:
+            raise IntegrityError(f"{entry.path[:200]!r} has too many extended attributes")
+        if size + len(record) > fmt.MAX_SEGMENT:
+            yield len(parts), b"".join(parts)
+            parts, size = [], 0
+        parts.append(record)
+        size += len(record)
+    if parts:
+        yield len(parts), b"".join(parts)

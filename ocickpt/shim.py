@@ -1,0 +1,233 @@
+"""The runtime shim: what the launcher hands over to for `checkpoint` and `restore` that a flow waits for.
+
+The launcher (`ocickpt setup`) execs the real runtime for everything else. This side knows the
+runtime's command line and one socket; what is done with a dump, or before a restore, is done by the
+flow at the other end of it:
+
+    shim                            flow
+    {"event": "checkpoint", …}  →   {"ok": true, "aside": DIR, "trees": [[SOURCE, TARGET], …], "kill": BOOL}
+        the container is frozen; the trees are copied, the runtime dumps, the pages go aside
+    {"event": "captured", …}    →   {"ok": true}       everything is safe in DIR
+        the container is killed where it stands; with --leave-running it runs on
+    {"event": "restore", …}     →   {"ok": true}       pages and files are in place; perhaps "arguments" to add
+                                    {"error": TEXT}    the runtime must not run
+
+Up to that "ok" nothing has happened to the container but that it stood still: whatever goes wrong,
+and whoever dies, it runs on. Without "kill" (established TCP connections would be reset) CRIU ends the
+container with the dump, so the flow is asked before that. Without "aside" the runtime just dumps.
+
+One JSON object a line. Standard library only, and only what is needed: this runs in every
+container's way. The flow's socket is ``/run/ocickpt/op/KEY``, where KEY is the container's id for a
+checkpoint, and for a restore what the skeleton archive brought in `MARKER`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+OPERATIONS = Path("/run/ocickpt/op")
+MARKER = "ocickpt-operation"
+EXPORT = "export.tar"
+CAPTURED = "captured"
+"""The file in DIR that says pages and trees are whole."""
+
+REFUSED = "refused"
+"""The file in a restore's directory that says that the runtime was kept from restoring."""
+
+_KEY = re.compile(r"[0-9a-f]{8,64}")
+_GONE = "the ocickpt that asked for this is no longer running"
+_PATIENCE = 60.0
+
+# Options of runc and crun that come before the subcommand and take a value of their own.
+_VALUED = {"--root", "--log", "--log-format", "--log-level", "--criu", "--rootless", "--cgroup-manager"}
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Run ``RUNTIME ARGUMENT…`` as podman means it, with the flow's part in it."""
+    runtime, arguments = argv[0], argv[1:]
+    position = subcommand(arguments)
+    verb = arguments[position] if position < len(arguments) else ""
+    rest = arguments[position + 1 :]
+    if verb == "checkpoint" and rest and _asked_for(rest[-1]):
+        flow = _connect(rest[-1])
+        sys.exit(_checkpoint(flow, runtime, arguments[:position], rest) if flow else f"ocickpt: {_GONE}")
+    if verb == "restore" and (key := _marked(option(rest, "--image-path"))):
+        arguments[position + 1 : position + 1] = _prepare_restore(key, rest)
+    _become(runtime, arguments)
+
+
+def subcommand(arguments: list[str]) -> int:
+    """Where the subcommand stands in a runtime's arguments; their number when there is none."""
+    position = 0
+    while position < len(arguments) and arguments[position].startswith("-"):
+        position += 2 if arguments[position] in _VALUED else 1
+    return min(position, len(arguments))
+
+
+def option(arguments: list[str], name: str) -> str:
+    """The value of ``NAME VALUE`` or ``NAME=VALUE`` in `arguments`, else nothing."""
+    for position, argument in enumerate(arguments):
+        if argument == name and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(name + "="):
+            return argument[len(name) + 1 :]
+    return ""
+
+
+def _become(runtime: str, arguments: list[str]) -> NoReturn:
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)  # Python ignores them, and the runtime would go on ignoring them
+    os.execv(runtime, [runtime, *arguments])  # noqa: S606 - handing over is what this is for
+
+
+def _checkpoint(flow: io.BufferedRWPair, runtime: str, before: list[str], rest: list[str]) -> int:
+    from ocickpt.engine import capture, pages  # noqa: F401 - loaded now, not while the container is frozen
+
+    call, container, image_path = [runtime, *before], rest[-1], Path(option(rest, "--image-path"))
+    resume = [*call, "resume", container]
+    plan = _ask(flow, event="checkpoint", image_path=str(image_path), resume=resume)
+    if not plan.get("ok"):
+        sys.exit(f"ocickpt: {plan.get('error') or _GONE}")
+    if "aside" not in plan:
+        _become(runtime, [*before, "checkpoint", *rest])
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # what is begun is brought to an end: nothing stays frozen
+    if subprocess.run([*call, "pause", container], check=False).returncode:
+        _ask(flow, event="captured", error="it could not be paused")
+        return 1
+    status = 1
+    try:
+        status = _dump_frozen(flow, call, rest, image_path, plan)
+    finally:
+        if status or "--leave-running" in rest:
+            subprocess.run(resume, check=False)
+    return status if status >= 0 else 128 - status
+
+
+def _dump_frozen(
+    flow: io.BufferedRWPair, call: list[str], rest: list[str], image_path: Path, plan: dict[str, Any]
+) -> int:
+    """Dump a frozen container; when this does not give back 0, the container is to run on."""
+    from ocickpt.engine import capture, pages
+    from ocickpt.errors import OcickptError
+
+    aside, podman, keep = Path(plan["aside"]), os.getppid(), "--leave-running" in rest
+    kill = plan.get("kill") and not keep
+
+    def agreed() -> bool:
+        return bool(_ask(flow, event="captured", error="").get("ok")) and os.getppid() == podman
+
+    try:
+        for source, target in plan["trees"]:
+            capture.capture(Path(source), Path(target))
+        if not keep and not kill and not agreed():
+            return 1
+        pages.clear(image_path)  # what an earlier --leave-running left would get mixed in
+        status = subprocess.run(
+            [*call, "checkpoint", *(["--leave-running"] if kill else []), *rest], check=False
+        ).returncode
+        if status:
+            if keep or kill:
+                pages.clear(image_path)
+            return status
+        pages.set_aside(image_path, aside)
+        (aside / CAPTURED).touch()
+        if (keep or kill) and not agreed():
+            pages.clear(image_path)
+            return 1
+    except (OSError, OcickptError) as error:
+        _ask(flow, event="captured", error=str(error), hint=getattr(error, "hint", ""))
+        if keep or kill:
+            pages.clear(image_path)
+        return 1
+    if kill:
+        _end(call, rest[-1])
+    return 0
+
+
+def _end(call: list[str], container: str) -> None:
+    """Kill a frozen container's first process, and with it all others in its pid namespace; wait until it is gone."""
+    state = json.loads(subprocess.run([*call, "state", container], check=True, stdout=subprocess.PIPE).stdout)
+    try:
+        process = os.pidfd_open(state["pid"])
+    except ProcessLookupError:
+        return
+    signal.pidfd_send_signal(process, signal.SIGKILL)
+    if not select.select([process], [], [], 1)[0]:
+        # cgroup v1 keeps the frozen from dying.
+        subprocess.run([*call, "resume", container], check=False)
+        select.select([process], [], [], _PATIENCE)
+
+
+def _asked_for(container: str) -> bool:
+    """Whether the podman that calls was started by a flow: without it, its export would lack the files.
+
+    Any other podman gets its dump whole, also while a flow waits for its own to come to the container's lock.
+    """
+    try:
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return any(word.endswith(f"/ocickpt/{container}/{EXPORT}".encode()) for word in words)
+
+
+def _prepare_restore(key: str, rest: list[str]) -> list[str]:
+    """Have the flow bring memory and files; what is to be added to the runtime's arguments."""
+    bundle, image_path = option(rest, "--bundle"), option(rest, "--image-path")
+    flow = _connect(key)
+    answer = _ask(flow, event="restore", bundle=bundle, image_path=image_path) if flow else {}
+    if not answer.get("ok"):
+        if _KEY.fullmatch(key):
+            with contextlib.suppress(OSError, IndexError):
+                (Path(image_path).parents[3] / "ocickpt" / key / REFUSED).touch()
+        sys.exit(f"ocickpt: {answer.get('error') or _GONE}")
+    return [str(each) for each in answer.get("arguments") or ()]
+
+
+def _marked(image_path: str) -> str:
+    try:
+        return (Path(image_path) / MARKER).read_text("ascii").strip() if image_path else ""
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _connect(key: str) -> io.BufferedRWPair | None:
+    """The flow that waits under `key`, if there is one and it is root's."""
+    if not _KEY.fullmatch(key):
+        return None
+    path = OPERATIONS / key
+    try:
+        if (found := path.lstat()).st_uid != 0 or not stat.S_ISSOCK(found.st_mode):
+            return None
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(str(path))
+    except OSError:
+        return None
+    return connection.makefile("rwb")
+
+
+def _ask(flow: io.BufferedRWPair, **message: Any) -> dict[str, Any]:
+    """Send one message and wait for its answer; empty when the flow is gone."""
+    try:
+        flow.write(json.dumps(message).encode() + b"\n")
+        flow.flush()
+        answer = json.loads(flow.readline() or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,169 @@
+"""One HTTP request and its answer, and what can be read out of both without trusting either."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import http.client
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, SSLError
+
+from ocickpt.errors import RegistryError
+from ocickpt.store.auth import Scope
+from ocickpt.store.text import clean
+from ocickpt.store.verify import Readable
+
+_MAX_ERROR_BYTES: Final = 64 << 10
+
+
+class TransientError(RegistryError):
+    """What may go better the next time: a lost connection, 429, 5xx. `after` is in seconds, 0 if not told."""
+
+    def __init__(self, message: str, *, hint: str = "", after: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.after = after
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. `url` is a path at the registry or an absolute URL that the registry gave."""
+
+    method: str
+    url: str
+    scope: Scope = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Callable[[], bytes | Readable] | None = None
+    """Called for every attempt; a stream needs a Content-Length header."""
+    ok: Collection[int] = (200,)
+    doing: str = ""
+    """What it is for, in messages: "the manifest of REPO:TAG"."""
+    attempts: int = 0
+    """Requests at most; 0 for what `Retry` says."""
+
+
+class Reply:
+    """An answer whose body has not been read. Use as a context manager, so that its connection is let go."""
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str) -> None:
+        self._raw = raw
+        self.url = url
+        """Where it came from: not where the request went first, after a redirect."""
+        self.status = raw.status
+        self.headers = raw.headers
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes of the body; b"" at its end. TransientError when the connection is lost."""
+        try:
+            return self._raw.read(size)
+        except (HTTPError, http.client.HTTPException, OSError) as error:
+            self.close()
+            raise TransientError(f"the connection to {host_of(self.url)} was lost while reading") from error
+
+    def read_all(self, limit: int) -> bytes | None:
+        """The whole body; None when it is longer than `limit` bytes."""
+        parts, left = [], limit + 1
+        while left and (data := self.read(left)):
+            parts.append(data)
+            left -= len(data)
+        if not left:
+            return None
+        return b"".join(parts)
+
+    def header(self, name: str) -> str:
+        """A header's value, "" when it is not there."""
+        return str(self.headers.get(name, ""))
+
+    def close(self) -> None:
+        """Give the connection back if the body is at its end (or known to be small), else close it."""
+        raw = self._raw
+        with contextlib.suppress(HTTPError, http.client.HTTPException, OSError):
+            left = raw.length_remaining
+            if left is not None and left <= _MAX_ERROR_BYTES:
+                raw.read()
+                raw.release_conn()
+                return
+        raw.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def said(reply: Reply) -> str:
+    """What an error's body says (distribution-spec, "Error codes"), bounded and clean."""
+    with contextlib.suppress(TransientError, ValueError, RecursionError):
+        value = json.loads(reply.read(_MAX_ERROR_BYTES) or b"{}")
+        errors = value.get("errors") if isinstance(value, dict) else None
+        for error in errors if isinstance(errors, list) else []:
+            if isinstance(error, dict):
+                text = error.get("message") or error.get("code") or ""
+                return clean(text) if isinstance(text, str) else ""
+    return ""
+
+
+def retry_after(reply: Reply) -> float:
+    """Seconds that Retry-After asks for (RFC 9110, section 10.2.3); 0 when it does not say."""
+    text = reply.header("Retry-After").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:6])
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    return 0.0
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port of `url`: what Authorization may not leave (RFC 6454)."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    return (
+        parts.scheme,
+        parts.hostname or "",
+        port if port is not None else {"https": 443, "http": 80}.get(parts.scheme, -1),
+    )
+
+
+def host_of(url: str) -> str:
+    """``HOST[:PORT]`` of `url`, fit to be shown."""
+    return clean(urlsplit(url).netloc.rpartition("@")[2], 100)
+
+
+def proxy_for(url: str) -> str:
+    """The proxy that the environment names for `url`, "" for none; never for this host itself."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127.") or urllib.request.proxy_bypass(host):
+        return ""
+    return urllib.request.getproxies().get(parts.scheme, "")
+
+
+def tls_reason(error: SSLError) -> str:
+    """Why TLS failed, in a sentence without its subject."""
+    reason = getattr(error.args[0] if error.args else error, "verify_message", "") or str(error)
+    if "WRONG_VERSION_NUMBER" in reason or "record layer failure" in reason.lower():
+        return "it does not speak TLS"
+    return f"its certificate cannot be trusted: {clean(reason, 160)}"
+
+
+def reason_of(error: BaseException) -> str:
+    """The innermost cause in a few words, without the addresses of objects that urllib3 puts in."""
+    seen: BaseException = error
+    while (inner := seen.__cause__ or (seen.args[-1] if seen.args else None)) is not None:
+        if not isinstance(inner, BaseException):
+            break
+        seen = inner
+    if isinstance(seen, OSError) and seen.strerror:
+        return clean(seen.strerror, 160)
+    return clean(str(seen).rpartition(">: ")[2] or type(seen).__name__, 160)

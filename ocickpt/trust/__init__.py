@@ -1,0 +1,1 @@
+"""The security settings of a checkpoint. Knows no engines."""

@@ -1,0 +1,82 @@
+"""Whether a process is confined as a checkpoint says, by what the kernel says of it (proc(5))."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ocickpt.description import Security
+from ocickpt.errors import NotFoundError
+from ocickpt.model import Confinement
+
+# linux/capability.h, in the order of the bits.
+_CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHECKPOINT_RESTORE",
+)  # fmt: skip
+
+
+def unconfined(pid: int, security: Security, proc: Path = Path("/proc")) -> str:
+    """What process `pid` may do that `security` does not allow it; nothing when all is in force.
+
+    Raises NotFoundError when there is no such process.
+    """
+    try:
+        status = (proc / str(pid) / "status").read_text("ascii", "replace")
+    except OSError as error:
+        raise NotFoundError(
+            f"the restored container's process {pid} is gone", hint="`podman logs` may tell why"
+        ) from error
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    found = Confinement(
+        int(fields.get("CapBnd", "0"), 16),
+        fields.get("Seccomp", "").strip() == "2",
+        fields.get("NoNewPrivs", "").strip() == "1",
+        "",
+    )
+    return weaker(found, security) or _label(proc / str(pid) / "attr" / "current", security)
+
+
+def weaker(found: Confinement, security: Security) -> str:
+    """What a thread with this confinement may do that `security` does not allow; its label is not looked at."""
+    if security.seccomp.mode == "filter" and not found.seccomp:
+        return "its seccomp filter is not in force"
+    if security.no_new_privileges and not found.no_new_privileges:
+        return "no_new_privs is not in force"
+    extra = found.capabilities & ~capability_mask(security.capabilities.bounding)
+    return f"its capabilities are more by {extra:#x}" if extra else ""
+
+
+def unlabelled(found: Confinement, security: Security) -> str:
+    """How the label that CRIU would give a thread differs from the one the container has; nothing if it does not."""
+    if security.images_lsm == "selinux" and security.selinux.process:
+        wanted, same = security.selinux.process, found.label.split(":")[:3] == security.selinux.process.split(":")[:3]
+    elif security.images_lsm == "apparmor" and security.apparmor:
+        wanted, same = security.apparmor, found.label.startswith(security.apparmor)
+    else:
+        return ""
+    return "" if same else f"it would run as {found.label or 'nothing'} instead of {wanted}"
+
+
+def capability_mask(names: tuple[str, ...]) -> int:
+    """The bits of capabilities by name, with or without ``CAP_``; unknown names allow nothing."""
+    bits = {name: 1 << bit for bit, name in enumerate(_CAPABILITIES)}
+    # Each bit once, however often and in whatever spelling it is named.
+    return sum({bits.get(name.upper().removeprefix("CAP_"), 0) for name in names})
+
+
+def _label(attribute: Path, security: Security) -> str:
+    wanted = security.selinux.process
+    if not wanted or not Path("/sys/fs/selinux").is_dir():
+        return ""
+    try:
+        label = attribute.read_text("utf-8", "replace").strip("\0\n")
+    except OSError:
+        label = ""
+    # The categories are the copy's own; type and role are what confines.
+    if label.split(":")[:3] != wanted.split(":")[:3]:
+        return f"it runs as {label or 'nothing'} instead of {wanted}"
+    return ""

@@ -1,0 +1,179 @@
+"""Real podman, runc, crun, CRIU and a registry, on the lab's hosts; the lab must be up (`make test` sees to it)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LAB = Path(__file__).parents[2] / "contrib" / "lab" / "lab"
+REGISTRY = "registry:5000"
+TIMEOUT = 180.0
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host of the lab."""
+
+    name: str
+
+    def argv(self, *command: str) -> list[str]:
+        return [str(LAB), "exec", self.name, *command]
+
+    def run(self, *command: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.argv(*command), check=False, capture_output=True, text=True, input=stdin, timeout=TIMEOUT
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"{self.name}# {' '.join(command)}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
+        return done
+
+    def out(self, *command: str) -> str:
+        return self.run(*command).stdout.strip()
+
+    def sh(self, script: str) -> str:
+        return self.out("sh", "-c", script)
+
+    def ocickpt(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run("ocickpt", *arguments, check=check)
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out("podman", "container", "inspect", container))[0]
+        return found
+
+    def address(self, container: str) -> str:
+        return str(self.inspect(container)["NetworkSettings"]["IPAddress"])
+
+    def ask(self, container: str, path: str = "/") -> str:
+        """What a container's web service answers on port 8080; waits until it listens."""
+        url = f"http://{self.address(container)}:8080{path}"
+        return self.wait("curl", "-sS", "--fail", "--max-time", "20", url)
+
+    def execute(self, container: str, *command: str) -> str:
+        """What a command prints in a container."""
+        return self.out("podman", "exec", container, *command)
+
+    def wait(self, *command: str, seconds: float = 30) -> str:
+        """Run `command` until it succeeds."""
+        end = time.monotonic() + seconds
+        while True:
+            done = self.run(*command, check=False)
+            if done.returncode == 0:
+                return done.stdout.strip()
+            assert time.monotonic() < end, f"{command}: {done.stderr}"
+            time.sleep(0.1)
+
+    def clean(self) -> None:
+        self.run("podman", "rm", "--all", "--force", "--time", "0")
+        self.run("podman", "volume", "prune", "--force", check=False)
+        self.run("sh", "-c", "podman volume ls -q | xargs -r podman volume rm -f", check=False)
+
+    def forget(self) -> None:
+        """What an earlier test that failed has left."""
+        self.sh("rm -rf /var/lib/containers/storage/ocickpt /run/ocickpt/op/* /var/lib/ocickpt/*")
+
+    def traces(self) -> list[str]:
+        """Whatever an operation must not leave: work directories, journals, sockets, temporary files, processes."""
+        script = """
+            ls -d /var/lib/containers/storage/ocickpt/* /run/ocickpt/op/* /var/lib/ocickpt/journal/*
+            find /var/lib/ocickpt -name '.ocickpt-*'
+            pgrep -a -f 'ocickpt|criu' | grep -v -e pgrep -e bin/conmon
+            true
+        """
+        return self.sh(f"( {script} ) 2>/dev/null").splitlines()
+
+    def leftovers(self) -> list[str]:
+        """Traces, and what containers leave that are not quite gone: mounts, network namespaces, cgroups."""
+        script = """
+            findmnt --noheadings --list --output TARGET | grep -E '/(merged|userdata/shm)$'
+            ls -d /run/netns/* /sys/fs/cgroup/libpod_parent/libpod-*
+            true
+        """
+        return self.traces() + self.sh(f"( {script} ) 2>/dev/null").splitlines()
+
+
+DESCRIBE = (Path(__file__).parent / "programs" / "describe.py").read_text()
+Tree = dict[str, dict[str, Any]]
+
+
+def describe(host: Host, container: str, *directories: str) -> Tree:
+    """Every file of a container below `directories`, with all there is to say of it."""
+    found: Tree = json.loads(
+        host.run("podman", "exec", "-i", container, "python3", "-", *directories, stdin=DESCRIBE).stdout
+    )
+    return found
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[dict[str, Host]]:
+    hosts = {name: Host(name) for name in ("a", "b")}
+    for host in hosts.values():
+        host.ocickpt("setup")
+    yield hosts
+    for host in hosts.values():
+        host.ocickpt("setup", "--undo")
+
+
+@pytest.fixture
+def hosts(lab: dict[str, Host]) -> Iterator[tuple[Host, Host]]:
+    """Hosts a and b, without containers; nothing may be left behind on either."""
+    a, b = lab["a"], lab["b"]
+    for host in (a, b):
+        host.clean()
+        host.forget()
+    yield a, b
+    for host in (a, b):
+        host.clean()
+    assert a.leftovers() == []
+    assert b.leftovers() == []
+
+
+@pytest.fixture
+def ref() -> str:
+    """A fresh reference in the lab's registry."""
+    return f"{REGISTRY}/t/{uuid.uuid4().hex[:12]}:1"
+
+
+@pytest.fixture(params=["runc", "crun"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def start(hosts: tuple[Host, Host], runtime: str) -> Start:
+    """Start a container on host a with the runtime of this test."""
+    a, _ = hosts
+
+    def run(name: str, *arguments: str) -> str:
+        return a.out("podman", "--runtime", runtime, "run", "--detach", "--name", name, *arguments)
+
+    return run
+
+
+Move = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def move(hosts: tuple[Host, Host], ref: str) -> Move:
+    """Checkpoint a container on host a, remove it there, restore it on host b; what the checkpoint's JSON says."""
+    a, b = hosts
+
+    def run(name: str, *options: str) -> dict[str, Any]:
+        published: dict[str, Any] = json.loads(a.ocickpt("checkpoint", "--format", "json", *options, name, ref).stdout)
+        a.run("podman", "rm", name)
+        b.ocickpt("restore", published["reference"])
+        return published
+
+    return run

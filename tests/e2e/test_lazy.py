@@ -1,0 +1,124 @@
+"""A lazy restore: the container runs, its memory follows, and no wrong byte is ever seen."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.conftest import Host, Start
+
+SIZE = "96"
+
+
+@pytest.fixture
+def saved(hosts: tuple[Host, Host], start: Start, ref: str) -> str:
+    """A container with memory, checkpointed under `ref`; the hash of its memory."""
+    a, _ = hosts
+    start("web", "localhost/python", "python3", "/memory.py", SIZE)
+    digest = a.ask("web", "/hash")
+    a.ocickpt("checkpoint", "--quiet", "web", ref)
+    return digest
+
+
+def states(host: Host) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(host.ocickpt("status", "--format", "json").stdout)
+    return found
+
+
+def until_arrived(host: Host, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while states(host):
+        assert time.monotonic() < end, states(host)
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def slow_registry(hosts: tuple[Host, Host]) -> Iterator[Host]:
+    """The registry's host, which sends 20 Mbit/s only."""
+    registry = Host("registry")
+    registry.sh("tc qdisc add dev eth0 root tbf rate 20mbit burst 256k latency 400ms")
+    yield registry
+    registry.run("tc", "qdisc", "del", "dev", "eth0", "root", check=False)
+
+
+def fast_again(registry: Host) -> None:
+    registry.run("tc", "qdisc", "del", "dev", "eth0", "root")
+
+
+def test_all_memory_arrives(hosts: tuple[Host, Host], saved: str, ref: str) -> None:
+    _, b = hosts
+    restored = b.ocickpt("restore", "--lazy", ref)
+    assert "follow" in restored.stderr
+    assert b.ask("web", "/hash") == saved
+    until_arrived(b)
+    # Nothing of it is left, and the container is one like any other: it moves on.
+    assert b.leftovers() == []
+    b.ocickpt("checkpoint", "--quiet", "web", ref)
+    b.run("podman", "rm", "web")
+    b.ocickpt("restore", "--quiet", ref)
+    assert b.ask("web", "/hash") == saved
+
+
+def test_a_checkpoint_waits_for_the_memory(hosts: tuple[Host, Host], saved: str, ref: str, slow_registry: Host) -> None:
+    _, b = hosts
+    b.ocickpt("restore", "--quiet", "--lazy", ref)
+    assert [each["state"] for each in states(b)] == ["running"]
+    fast_again(slow_registry)
+    b.ocickpt("checkpoint", "--quiet", "web", ref)
+    b.run("podman", "rm", "web")
+    b.ocickpt("restore", "--quiet", ref)
+    assert b.ask("web", "/hash") == saved
+
+
+def test_removed_in_the_middle(hosts: tuple[Host, Host], saved: str, ref: str, slow_registry: Host) -> None:
+    _, b = hosts
+    b.ocickpt("restore", "--quiet", "--lazy", ref)
+    assert states(b)
+    b.run("podman", "rm", "--force", "--time", "0", "web")
+    until_arrived(b)
+    assert b.leftovers() == []
+
+
+def test_the_page_server_is_killed(hosts: tuple[Host, Host], saved: str, ref: str, slow_registry: Host) -> None:
+    _, b = hosts
+    b.ocickpt("restore", "--quiet", "--lazy", ref)
+    b.run("pkill", "-KILL", "-f", "import pageserver")
+    b.wait("sh", "-c", "test $(podman inspect --format '{{.State.Running}}' web) = false")
+    end = time.monotonic() + 10
+    while [each["state"] for each in states(b)] != ["failed"]:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert "page server" in str(states(b)[0]["error"])
+    b.run("podman", "rm", "--force", "web")
+    assert states(b) == []
+
+
+def test_the_helpers_live_with_the_container(
+    hosts: tuple[Host, Host], saved: str, ref: str, slow_registry: Host
+) -> None:
+    """In conmon's cgroup and in a session of their own; podman itself leaves conmon in its caller's where a host
+    has no cgroup controllers, as the lab's have none."""
+    _, b = hosts
+    b.sh(f"setsid sh -c 'ocickpt restore --quiet --lazy {ref}; kill -KILL 0' || true")
+    conmon = b.inspect("web")["State"]["ConmonPid"]
+    helpers = b.out("pgrep", "-f", "import guard|import pageserver|lazy-pages").split()
+    assert len(helpers) == 3
+    groups = {b.out("cat", f"/proc/{pid}/cgroup") for pid in (*helpers, conmon)}
+    assert len(groups) == 1
+    fast_again(slow_registry)
+    assert b.ask("web", "/hash") == saved
+    until_arrived(b)
+
+
+def test_the_registry_goes_away_for_a_while(
+    hosts: tuple[Host, Host], saved: str, ref: str, slow_registry: Host
+) -> None:
+    _, b = hosts
+    b.ocickpt("restore", "--quiet", "--lazy", ref)
+    slow_registry.sh("ip link set eth0 down; sleep 8; ip link set eth0 up")
+    fast_again(slow_registry)
+    assert b.ask("web", "/hash") == saved
+    until_arrived(b)

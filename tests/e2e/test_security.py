@@ -1,0 +1,93 @@
+"""A container is confined after a restore exactly as it was: as the kernel sees it, and when it tries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Host, Move, Start
+
+STATE = (Path(__file__).parent / "programs" / "state.py").read_text()
+REFUSED = "77"
+"""An error number that nothing but this profile gives."""
+PROFILE = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": int(REFUSED)}],
+}
+CUSTOM = (
+    *("--security-opt", "seccomp=/run/profile.json", "--security-opt", "no-new-privileges"),
+    *("--cap-drop", "all", "--cap-add", "KILL,SETPCAP,NET_BIND_SERVICE", "--security-opt", "mask=/srv"),
+)
+LINES = "grep -E '^(Cap|NoNewPrivs|Seccomp)' /proc/self/status"
+
+
+@pytest.mark.parametrize("options", [CUSTOM, ()], ids=["custom", "default"])
+def test_confinement_is_what_it_was(
+    hosts: tuple[Host, Host], start: Start, move: Move, options: tuple[str, ...]
+) -> None:
+    a, b = hosts
+    a.run("sh", "-c", "cat > /run/profile.json", stdin=json.dumps(PROFILE))
+    start("confined", *options, "localhost/python", "python3", "-c", STATE)
+    before = json.loads(a.ask("confined"))
+    assert before["status"]["Seccomp"] == "2"
+    if options:
+        assert (before["status"]["NoNewPrivs"], before["status"]["CapBnd"]) == (
+            "1",
+            f"{1 << 5 | 1 << 8 | 1 << 10:016x}",
+        )
+        assert [a.ask("confined", "/call/mkdir"), a.ask("confined", "/call/chown")] == [REFUSED, "1"]
+    executed = a.execute("confined", "sh", "-c", LINES)
+    spec = json.loads(a.out("cat", f"{a.inspect('confined')['StaticDir']}/config.json"))
+
+    published = move("confined")
+    assert json.loads(b.ask("confined")) == before
+    assert b.execute("confined", "sh", "-c", LINES) == executed
+    if options:
+        assert [b.ask("confined", "/call/mkdir"), b.ask("confined", "/call/chown")] == [REFUSED, "1"]
+        refused = b.run("podman", "exec", "confined", "mkdir", "/tmp/made", check=False)
+        assert refused.returncode and "bad state" in refused.stderr
+        assert "made" not in b.execute("confined", "ls", "/tmp")
+
+    told = json.loads(b.ocickpt("inspect", "--format", "json", published["reference"]).stdout)["description"][
+        "security"
+    ]
+    canonical = json.dumps(spec["linux"]["seccomp"], sort_keys=True, separators=(",", ":")).encode()
+    assert told["seccomp"] == {"mode": "filter", "digest": f"sha256:{hashlib.sha256(canonical).hexdigest()}"}
+    assert told["noNewPrivileges"] is bool(options)
+    assert told["capabilities"]["bounding"] == spec["process"]["capabilities"]["bounding"]
+    if options:
+        assert {*told["capabilities"]["bounding"]} == {"CAP_KILL", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE"}
+
+    # A start from anew, by podman alone, confines it no less.
+    b.run("podman", "restart", "--time", "5", "confined")
+    fresh = json.loads(b.ask("confined"))
+    assert (fresh["status"], fresh["mounts"]) == (before["status"], before["mounts"])
+
+
+@pytest.fixture
+def token(hosts: tuple[Host, Host]) -> Iterator[str]:
+    """The name of a podman secret that both hosts have, each its own."""
+    for host in hosts:
+        host.run("podman", "secret", "create", "token", "-", stdin=f"the secret of {host.name}")
+    yield "token"
+    for host in hosts:
+        host.run("podman", "rm", "--all", "--force", "--time", "0")
+        host.run("podman", "secret", "rm", "token")
+
+
+def test_secrets_are_those_of_the_host(
+    hosts: tuple[Host, Host], start: Start, move: Move, token: str, ref: str
+) -> None:
+    _, b = hosts
+    start("user", "--secret", token, "--secret", f"{token},target=a/b,mode=0400,uid=5", "localhost/busybox")
+    move("user")
+    assert b.execute("user", "cat", "/run/secrets/token", "/run/secrets/a/b") == "the secret of b" * 2
+    assert b.execute("user", "stat", "-c", "%a %u", "/run/secrets/a/b") == "400 5"
+    b.ocickpt("pull", ref, "-o", "/srv/share/user.tar")
+    held = b.run("grep", "-c", "the secret of", "/srv/share/user.tar", check=False)
+    b.run("rm", "/srv/share/user.tar")
+    assert held.stdout.strip() == "0", "they are not in the checkpoint"

@@ -1,0 +1,112 @@
+"""What is found out about a restored container's mounts and network, and how crun is brought to compile a filter."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from ocickpt.engine import criu, crun, namespaces
+from ocickpt.errors import CommandError, NotFoundError
+
+MOUNTINFO = """\
+193 62 0:160 / / rw,relatime - overlay overlay rw,lowerdir=/x
+197 193 0:171 / /sys ro,nosuid,nodev,noexec,relatime - sysfs sysfs rw
+366 197 0:96 /crun/.empty-directory /sys/firmware rw,nosuid,nodev,relatime shared:7 - tmpfs tmpfs rw,mode=755
+367 193 0:97 / /with\\040space rw,nosymfollow - tmpfs tmpfs rw
+"""
+PROFILE = {"defaultAction": "SCMP_ACT_ALLOW"}
+CRUN = """#!/bin/sh
+# A crun whose compiled filter is the profile itself.
+while [ "$1" != create ] && [ "$1" != delete ]; do
+    [ "$1" = --root ] && root=$2
+    shift
+done
+echo "$1" >>"$CALLS"
+[ "$1" = create ] || exit 0
+grep -q BROKEN "$3/config.json" && { echo "no such action" >&2; exit 1; }
+mkdir -p "$root/profile" && cp "$3/config.json" "$root/profile/seccomp.bpf"
+"""
+
+
+def test_mounts_that_lost_a_flag(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "mountinfo").write_text(MOUNTINFO)
+    wanted = {"/": 0, "/sys": 15, "/sys/firmware": 7, "/with space": 1, "/gone": 1}
+    relatime, nosymfollow = 1 << 21, 256
+    assert namespaces.loose(7, wanted, tmp_path) == {"/sys/firmware": 7 | relatime, "/with space": 1 | nosymfollow}
+    with pytest.raises(OSError, match="mountinfo"):
+        namespaces.loose(8, wanted, tmp_path)
+
+
+def test_settings_of_a_network_of_its_own(tmp_path: Path) -> None:
+    for process, network in (("self", "net:[1]"), ("7", "net:[2]"), ("8", "net:[1]")):
+        (tmp_path / process / "ns").mkdir(parents=True)
+        (tmp_path / process / "ns" / "net").symlink_to(network)
+    values = {"net.ipv4.ip_forward": "1", "kernel.shmmax": "1", "net...x": "1", "net.ipv4/../..": "1", "net.a.b": "0 0"}
+    assert namespaces.set_sysctls(7, values, tmp_path)[-4:] == ["sysctls", "7", "net.ipv4.ip_forward=1", "net.a.b=0 0"]
+    assert namespaces.set_sysctls(7, {"kernel.shmmax": "1"}, tmp_path) == []
+    assert namespaces.set_sysctls(8, values, tmp_path) == [], "the host's network is not the container's to set"
+    with pytest.raises(OSError, match="net"):
+        namespaces.set_sysctls(9, values, tmp_path)
+
+
+def test_flags_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("pycriu")
+    module.images = types.SimpleNamespace(load=lambda file: {"entries": json.load(file)})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pycriu", module)
+    entries = [{"mountpoint": "/a", "flags": 7}, {"mountpoint": "/a", "flags": 1}, {"mountpoint": "/b", "flags": 2}]
+    nested = [{"mountpoint": "/b", "flags": 3}, {"mountpoint": "/c"}]
+    assert criu.mount_flags(json.dumps(each).encode() for each in (entries, nested)) == {"/a": 1, "/b": 2}
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state directory of a restored container, with a crun that knows it on PATH."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "crun").write_text(CRUN)
+    (tmp_path / "bin" / "crun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    monkeypatch.setattr(crun, "_STATES", (str(tmp_path / "none"), str(tmp_path / "states")))
+    state = tmp_path / "states" / "ctr"
+    state.mkdir(parents=True)
+    (state / "status").touch()
+    (tmp_path / "work").mkdir()
+    return state
+
+
+def test_crun_compiles_the_filter(state: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    crun.keep_filter("ctr", {"linux": {"seccomp": PROFILE}}, work)
+    assert json.loads((state / crun.FILTER).read_text())["linux"]["seccomp"] == PROFILE
+    assert [each.name for each in state.iterdir() if each.name.endswith(".new")] == []
+    assert not list(work.iterdir())
+    assert (tmp_path / "calls").read_text().split() == ["create", "delete"]
+
+
+def test_nothing_to_compile(state: Path, tmp_path: Path) -> None:
+    crun.keep_filter("ctr", {"linux": {}}, tmp_path / "work")
+    (state / crun.FILTER).write_text("there")
+    crun.keep_filter("ctr", {"linux": {"seccomp": PROFILE}}, tmp_path / "work")
+    assert (state / crun.FILTER).read_text() == "there"
+    assert not (tmp_path / "calls").exists()
+
+
+def test_a_filter_that_cannot_be_made(state: Path, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="no such action"):
+        crun.keep_filter("ctr", {"linux": {"seccomp": {"defaultAction": "BROKEN"}}}, tmp_path / "work")
+    assert not (state / crun.FILTER).exists()
+    with pytest.raises(NotFoundError, match="other"):
+        crun.keep_filter("other", {"linux": {"seccomp": PROFILE}}, tmp_path / "work")
+
+
+def test_what_a_killed_call_left_goes(state: Path, tmp_path: Path) -> None:
+    (tmp_path / "work" / "crun" / "root" / "dev").mkdir(parents=True)
+    crun.clean(tmp_path / "work")
+    assert not list((tmp_path / "work").iterdir())
+    assert (tmp_path / "calls").read_text().split() == ["delete"]
+    crun.clean(tmp_path / "work")

@@ -1,0 +1,378 @@
+"""A podman archive becomes an artifact in a layout and an archive again: nothing is lost, nothing added."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocickpt import names, schema
+from ocickpt.engine.archive import ArchiveWriter, members, nested, tree_contents, tree_tar
+from ocickpt.errors import ExistsError, IntegrityError, NotFoundError, OcickptError, UnsupportedError, UsageError
+from ocickpt.flows import artifact, catalog
+from ocickpt.flows.contents import Contents
+from ocickpt.flows.pull import pull
+from ocickpt.flows.push import push
+from ocickpt.flows.rebuild import Rebuilder
+from ocickpt.memory.pagemap import PE_PRESENT
+from ocickpt.model import Content, Entry, FileType, Kind, Run, Silent
+from ocickpt.store import Access, open_store
+from ocickpt.store.reference import Reference
+from tests.unit.test_pagemap import LAZY, PAGE, image, new, old
+
+ID, IMAGE = "c1" * 32, "d2" * 32
+CONFIG = {"id": ID, "name": "web", "runtime": "crun", "rootfsImageID": IMAGE, "rootfsImageName": "localhost/web:1"}
+SPEC = {"process": {"args": ["x"]}, "linux": {"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}}}
+VOLUMES = {"namedVolumes": [{"volumeName": "data", "dest": "/data"}, {"volumeName": "empty", "dest": "/empty"}]}
+# A page of zeros between others, and one that is there twice.
+MEMORY = os.urandom(3 * PAGE) + bytes(PAGE) + (b"twice" * PAGE)[:PAGE] * 2
+SHARED = (b"shared" * PAGE)[: 2 * PAGE]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="whiteouts and owners need root")
+
+Files = dict[str, bytes]
+
+
+@pytest.fixture(autouse=True)
+def _pycriu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pycriu is not on every machine; here inventory.img is JSON."""
+    module = types.ModuleType("pycriu")
+    module.images = types.SimpleNamespace(load=lambda file: {"entries": json.load(file)})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pycriu", module)
+
+
+def checkpoint() -> Files:
+    """The members of an archive that podman might have written, but for the nested ones."""
+    return {
+        "config.dump": json.dumps(CONFIG | VOLUMES).encode(),
+        "spec.dump": json.dumps(SPEC).encode(),
+        "network.status": b'{"podman": {}}',
+        "stats-dump": b"statistics",
+        "ctr.log": b"",
+        "checkpoint/inventory.img": b'[{"lsmtype": "SELINUX"}]',
+        "checkpoint/core-1.img": os.urandom(2000),
+        "checkpoint/descriptors.json": b'["/dev/null", "pipe:[1]", "pipe:[2]"]',
+        "checkpoint/tmpfs-dev-73.tar.gz.img": os.urandom(700_000),
+        "checkpoint/pagemap-1.img": image(new(0x10000, 2, LAZY), new(0x12000, 1, PE_PRESENT), new(0x20000, 3, LAZY)),
+        "checkpoint/pages-7.img": MEMORY,
+        "checkpoint/pagemap-shmem-9.img": image(old(0, 1, PE_PRESENT), old(0x5000, 1, PE_PRESENT), pages_id=8),
+        "checkpoint/pages-8.img": SHARED,
+        "checkpoint/pagemap-2.img": image(pages_id=9),
+        "checkpoint/pages-9.img": b"",
+    }
+
+
+def tree(kind: Kind, prefix: str = "") -> list[Content]:
+    def placed(path: str) -> str:
+        return "/".join(filter(None, (prefix, path)))
+
+    def entry(type_: FileType, path: str, data: bytes = b"", **more: Any) -> Content:
+        found = Entry(kind, type_, placed(path), mtime=5_000_000_007, size=len(data), **more)
+        return Content(found, (Run(0, len(data)),) if data else (), (lambda: io.BytesIO(data)) if data else None)
+
+    return [
+        entry(FileType.DIRECTORY, "" if prefix else ".", mode=0o755),
+        entry(FileType.DIRECTORY, "etc", mode=0o2750, uid=3, gid=4),
+        entry(FileType.REGULAR, "etc/passwd", b"root", mode=0o4755, xattrs=(("user.x", b"\0y"),)),
+        entry(FileType.REGULAR, "etc/empty", mode=0o600),
+        entry(FileType.SYMLINK, "etc/link", link="../../outside", mode=0o777),
+        entry(FileType.CHARACTER, "etc/null", mode=0o666, major=1, minor=3),
+        entry(FileType.FIFO, "etc/pipe", mode=0o644),
+        Content(Entry(kind, FileType.HARDLINK, placed("etc/same"), link=placed("etc/passwd"))),
+        entry(FileType.REGULAR, "srv-\udcff\u00e9", os.urandom(200_000), mode=0o644),
+    ]
+
+
+def tar(directory: Path, contents: Iterable[Content], strip: str = "") -> bytes:
+    path = directory / "nested.tar"
+    tree_tar(path, contents, strip=strip)
+    return path.read_bytes()
+
+
+def whole(directory: Path) -> Files:
+    """All members, the nested archives too."""
+    return checkpoint() | {
+        "devshm-checkpoint.tar": tar(directory, [Content(Entry(Kind.STATE, FileType.DIRECTORY, ".", mode=0o1777))]),
+        "rootfs-diff.tar": tar(directory, tree(Kind.ROOTFS)),
+        "deleted.files": json.dumps(["/usr/share/gone", "/etc/issue"]).encode(),
+        "volumes/data.tar": tar(directory, tree(Kind.VOLUME, "data"), "data"),
+        "volumes/empty.tar": tar(
+            directory, [Content(Entry(Kind.VOLUME, FileType.DIRECTORY, "empty", mode=0o700, uid=9))], "empty"
+        ),
+    }
+
+
+def written(path: Path, files: Mapping[str, bytes], compression: str = "none") -> Path:
+    with ArchiveWriter(path, compression) as archive:
+        archive.add_directory("checkpoint")
+        for name, data in files.items():
+            archive.add_bytes(name, data)
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Members and their content; of nested archives what they hold."""
+    found: dict[str, Any] = {}
+    for member in members(path):
+        if member.type is FileType.DIRECTORY:
+            continue
+        if member.name.endswith(".tar"):
+            found[member.name] = [
+                (content.entry, content.open().read() if content.open else b"")
+                for content in tree_contents(nested(member.stream), Kind.ROOTFS)
+            ]
+        else:
+            found[member.name] = member.stream.read()
+    return found
+
+
+def sent(path: Path, tmp_path: Path, tag: str = "x") -> str:
+    ref = f"oci:{tmp_path / 'layout'}:{tag}"
+    push(str(path), ref, Access(), Silent())
+    return ref
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_there_and_back(tmp_path: Path, compression: str) -> None:
+    files = whole(tmp_path)
+    files["deleted.files"] = json.dumps(["/etc/issue", "/usr/share/gone"]).encode()
+    ref = sent(written(tmp_path / "in.tar", files, compression), tmp_path)
+    pulled = pull(ref, tmp_path / "out.tar", Access(), Silent())
+    assert pulled.path == str(tmp_path / "out.tar")
+    before, after = read(tmp_path / "in.tar"), read(tmp_path / "out.tar")
+    assert set(after) == set(before)
+    for name, content in before.items():
+        assert after[name] == content, name
+    assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith(".")) == []
+
+
+def test_what_is_told_of_it(tmp_path: Path) -> None:
+    ref = sent(written(tmp_path / "in.tar", whole(tmp_path)), tmp_path)
+    found = catalog.inspect(ref, Access())
+    told = found.description
+    assert (told.container.name, told.container.id, told.runtime.name) == ("web", ID, "crun")
+    assert (told.image.name, told.image.id, told.image.digest) == ("localhost/web:1", IMAGE, "")
+    assert [(each.name, each.destination) for each in told.volumes] == [("data", "/data"), ("empty", "/empty")]
+    assert told.security.images_lsm == "selinux"
+    assert told.security.seccomp.mode == "filter"
+    assert told.contents[Kind.MEMORY].files == 3
+    # Pages of zeros do not count, repeated ones do.
+    assert told.contents[Kind.MEMORY].bytes == len(MEMORY) + len(SHARED) - PAGE
+    assert told.contents[Kind.ROOTFS].files == len(tree(Kind.ROOTFS)) + 2
+    schema.validate("checkpoint-config", told.to_json(), "config")
+    document = json.loads(found.manifest.to_bytes())
+    schema.validate("checkpoint-manifest", document, "manifest")
+    titles = [layer["annotations"][names.ANNOTATION_TITLE] for layer in document["layers"]]
+    assert titles == ["index", "boot-1.zst", "state-1.zst", "memory-1.zst", "rootfs-1.zst", "volume-1.zst"]
+
+
+def test_the_same_archive_makes_the_same_packs(tmp_path: Path) -> None:
+    files = whole(tmp_path)
+    layers = []
+    for number, compression in enumerate(("none", "zstd")):
+        path = written(tmp_path / f"{number}.tar", files, compression)
+        ref = f"oci:{tmp_path / str(number)}:x"
+        push(str(path), ref, Access(), Silent())
+        layers.append(catalog.inspect(ref, Access()).manifest.layers)
+    assert layers[0] == layers[1]
+
+
+def test_the_next_one_builds_upon_it(tmp_path: Path) -> None:
+    path = written(tmp_path / "in.tar", whole(tmp_path))
+    first = push(str(path), f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+    second = push(str(path), f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+    assert first.present == 0
+    assert second.present > 0
+    assert catalog.inspect(second.reference, Access()).description.parent == first.digest
+    pull(f"oci:{tmp_path / 'layout'}:x", tmp_path / "out.tar", Access(), Silent())
+    assert read(tmp_path / "out.tar")["checkpoint/pages-7.img"] == MEMORY
+
+
+def test_through_the_local_store(tmp_path: Path) -> None:
+    pushed = push(str(written(tmp_path / "in.tar", whole(tmp_path))), "web:1", Access(), Silent())
+    away = push("web:1", f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+    assert away.digest == pushed.digest
+    assert [each.name for each in catalog.list_checkpoints(None, Access())] == ["web:1"]
+    pulled = pull(f"oci:{tmp_path / 'layout'}:x", None, Access(), Silent())
+    assert pulled.reference == "layout:x"
+    assert {each.name for each in catalog.list_checkpoints(None, Access())} == {"web:1", "layout:x"}
+    assert catalog.remove("web:1", Access()).freed == 0
+    assert catalog.remove("layout:x", Access()).freed == pushed.size
+    assert catalog.list_checkpoints(None, Access()) == []
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_pages_alone(tmp_path: Path, lazy: bool) -> None:
+    """What a restore through the shim writes; lazily only what must be there before the first instruction."""
+    ref = Reference.parse(sent(written(tmp_path / "in.tar", whole(tmp_path)), tmp_path))
+    with closing(open_store(ref)) as store:
+        index = artifact.load_index(store, artifact.load(store, ref).manifest)
+        rebuilder = Rebuilder(index, store, Silent())
+        (tmp_path / "pages").mkdir()
+        rebuilder.pages(tmp_path / "pages", lazy=lazy)
+        rebuilder.skeleton(tmp_path / "skeleton.tar", {"config.dump": b"mine", "checkpoint/marker": b"k"}, tmp_path)
+    found = {path.name: path.read_bytes() for path in (tmp_path / "pages").iterdir()}
+    eager = bytes(2 * PAGE) + MEMORY[2 * PAGE : 3 * PAGE] + bytes(3 * PAGE)
+    assert found == {"pages-7.img": eager if lazy else MEMORY, "pages-8.img": SHARED, "pages-9.img": b""}
+    skeleton = read(tmp_path / "skeleton.tar")
+    assert skeleton["config.dump"] == b"mine"
+    assert skeleton["checkpoint/marker"] == b"k"
+    assert not [name for name in skeleton if "pages-" in name or name.startswith(("volumes", "rootfs", "deleted"))]
+
+
+@needs_root
+def test_what_the_shim_set_aside(tmp_path: Path) -> None:
+    """The small export and the captured trees make the same checkpoint as a whole archive."""
+    files = checkpoint()
+    aside, lower = tmp_path / "aside", tmp_path / "lower"
+    (aside / "volumes" / "data").mkdir(parents=True)
+    (lower / "opaque").mkdir(parents=True)
+    (lower / "opaque" / "hidden").touch()
+    for name in [name for name in files if "/pages-" in name]:
+        (aside / name.rpartition("/")[2]).write_bytes(files.pop(name))
+    upper = aside / "rootfs"
+    (upper / "opaque").mkdir(parents=True)
+    os.setxattr(upper / "opaque", "trusted.overlay.opaque", b"y")
+    (upper / "file").write_text("changed")
+    os.mknod(upper / "gone", 0o020000, os.makedev(0, 0))
+    (aside / "volumes" / "data" / "kept").write_text("volume")
+    contents = list(Contents(written(tmp_path / "export.tar", files), aside, [str(lower), str(tmp_path / "no")]))
+    rootfs = {(each.entry.type, each.entry.path) for each in contents if each.entry.kind is Kind.ROOTFS}
+    assert rootfs == {
+        (FileType.DIRECTORY, "."),
+        (FileType.REGULAR, "file"),
+        (FileType.WHITEOUT, "gone"),
+        (FileType.OPAQUE, "opaque"),
+        (FileType.WHITEOUT, "opaque/hidden"),
+    }
+    volume = [each.entry.path for each in contents if each.entry.kind is Kind.VOLUME]
+    assert volume == ["data", "data/kept"]
+    memory: dict[tuple[Kind, str], bytes] = {}
+    for content in contents:
+        if content.entry.type is FileType.PAGES and content.open:
+            with content.open() as stream:
+                memory[content.entry.kind, content.entry.path] = stream.read()
+    eager = MEMORY[2 * PAGE : 3 * PAGE]
+    assert memory[Kind.BOOT, f"{names.EAGER}checkpoint/pagemap-1.img"] == eager
+    assert memory[Kind.MEMORY, "checkpoint/pagemap-1.img"] == MEMORY[: 2 * PAGE] + MEMORY[3 * PAGE :]
+
+
+def without(name: str) -> Files:
+    files = checkpoint()
+    del files[name]
+    return files
+
+
+BROKEN: dict[str, tuple[Files, str]] = {
+    "no configuration": (without("config.dump"), "has no config.dump"),
+    "no specification": (without("spec.dump"), "has no spec.dump"),
+    "no inventory": (without("checkpoint/inventory.img"), "has no checkpoint/inventory.img"),
+    "no pages": (without("checkpoint/pages-7.img"), "without their pages"),
+    "no pagemap": (without("checkpoint/pagemap-1.img"), "without its pagemap"),
+    "pages that end early": (checkpoint() | {"checkpoint/pages-7.img": MEMORY[:-PAGE]}, "pagemap"),
+    "pages that go on": (checkpoint() | {"checkpoint/pages-7.img": MEMORY + bytes(PAGE)}, "pagemap"),
+    "pages of two": (
+        {"checkpoint/pagemap-3.img": image(new(0x10000, 1, LAZY))} | checkpoint(),
+        "claims the pages of another",
+    ),
+    "a pagemap that is none": (checkpoint() | {"checkpoint/pagemap-1.img": b"x" * 100}, "pagemap"),
+    "a configuration that is none": (checkpoint() | {"config.dump": b"[]"}, "not a JSON object"),
+    "a specification that is none": (checkpoint() | {"spec.dump": b"{"}, "not JSON"),
+    "deleted files that are none": (checkpoint() | {"deleted.files": b'{"a": 1}'}, "not a list of paths"),
+    "deleted files elsewhere": (checkpoint() | {"deleted.files": b'["/../../etc/passwd"]'}, "path"),
+    "the root deleted": (checkpoint() | {"deleted.files": b'["/"]'}, "path"),
+    "a rootfs that is no archive": (checkpoint() | {"rootfs-diff.tar": b"x" * 2000}, "archive"),
+    "a file nobody knows": (checkpoint() | {"checkpoint/parent/pages-1.img": b"x"}, "no part of a checkpoint"),
+    "another engine's file": (checkpoint() | {"bind.mounts": b"[]"}, "no part of a checkpoint"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_no_checkpoint_is_not_pushed(tmp_path: Path, what: str) -> None:
+    files, reason = BROKEN[what]
+    path = written(tmp_path / "in.tar", files)
+    with pytest.raises((IntegrityError, UnsupportedError), match=reason):
+        sent(path, tmp_path)
+    assert catalog.list_checkpoints(f"oci:{tmp_path / 'layout'}", Access()) == []
+
+
+def test_an_incremental_dump_is_refused(tmp_path: Path) -> None:
+    with ArchiveWriter(tmp_path / "in.tar") as archive:
+        for name, data in checkpoint().items():
+            archive.add_bytes(name, data)
+        archive.add_entry(Entry(Kind.STATE, FileType.SYMLINK, "checkpoint/parent", link="../pre-checkpoint"))
+    with pytest.raises(IntegrityError, match="incremental"):
+        sent(tmp_path / "in.tar", tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.999])
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_a_truncated_archive_is_not_pushed(tmp_path: Path, share: float, compression: str) -> None:
+    path = written(tmp_path / "in.tar", whole(tmp_path), compression)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(IntegrityError):
+        sent(path, tmp_path)
+    assert catalog.list_checkpoints(f"oci:{tmp_path / 'layout'}", Access()) == []
+
+
+def test_what_a_push_needs(tmp_path: Path) -> None:
+    path = written(tmp_path / "in.tar", checkpoint())
+    with pytest.raises(UsageError, match="digest"):
+        push(str(path), f"oci:{tmp_path / 'layout'}@sha256:{'0' * 64}", Access(), Silent())
+    with pytest.raises(NotFoundError, match="no file"):
+        push(str(tmp_path / "none.tar"), f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+    with pytest.raises(NotFoundError):
+        push("none:1", f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+    with pytest.raises(OcickptError):
+        push(str(tmp_path), f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+
+
+def test_what_a_pull_leaves_alone(tmp_path: Path) -> None:
+    ref = sent(written(tmp_path / "in.tar", checkpoint()), tmp_path)
+    out = tmp_path / "out.tar"
+    out.write_text("mine")
+    with pytest.raises(ExistsError):
+        pull(ref, out, Access(), Silent())
+    assert out.read_text() == "mine"
+    out.unlink()
+    # The pack with the memory is damaged: no file appears, and nothing is left beside it.
+    (blob,) = [each for each in catalog.inspect(ref, Access()).manifest.layers if "memory" in each.media_type]
+    pack = tmp_path / "layout" / "blobs" / "sha256" / blob.digest.removeprefix("sha256:")
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.chmod(0o644)
+    pack.write_bytes(data)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(IntegrityError):
+        pull(ref, out, Access(), Silent())
+    with pytest.raises(NotFoundError):
+        pull(f"oci:{tmp_path / 'layout'}:none", out, Access(), Silent())
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def _iterated(contents: Contents) -> Iterator[Content]:
+    """Contents can be read while they are iterated only."""
+    for content in contents:
+        if content.open:
+            with content.open() as stream:
+                stream.read()
+        yield content
+
+
+def test_contents_count_what_they_gave(tmp_path: Path) -> None:
+    contents = Contents(written(tmp_path / "in.tar", whole(tmp_path)))
+    found = list(_iterated(contents))
+    assert sum(contents.files.values()) == len(found)
+    assert contents.files[Kind.VOLUME] == len(tree(Kind.VOLUME)) + 1
+    assert set(contents.kept) == {"config.dump", "spec.dump", "checkpoint/inventory.img"}
+    assert contents.size() == (tmp_path / "in.tar").stat().st_size
+    state = {each.entry.path for each in found if each.entry.kind is Kind.STATE}
+    assert state == {"checkpoint/tmpfs-dev-73.tar.gz.img"}, "what is too large for the boot pack"

@@ -1,0 +1,255 @@
+"""What is found out before a restore, with a host and a podman that are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocickpt.description import Criu, Description, Runtime
+from ocickpt.engine import podman
+from ocickpt.engine.host import Host
+from ocickpt.engine.libpod import Imported
+from ocickpt.errors import (
+    ExistsError,
+    IncompatibleError,
+    NotFoundError,
+    OcickptError,
+    PrerequisiteError,
+    UnsupportedError,
+    UsageError,
+)
+from ocickpt.flows import preflight, restore
+from ocickpt.model import Silent
+from ocickpt.store import Access
+from tests.unit.test_description import FULL
+
+HERE = Host(
+    arch="amd64",
+    kernel="6.18.5",
+    cgroup="v2",
+    cpu_features=("avx2", "hypervisor", "sse4_2"),
+    page_size=4096,
+    podman="5.4.2",
+    criu="4.2.1",
+    runtimes=(("runc", "1.3.6"), ("crun", "1.28")),
+    lsm="none",
+    euid=0,
+    distribution="debian 13",
+)
+IMPORTED = Imported(
+    config={},
+    spec={},
+    id="c" * 64,
+    name="web",
+    image_id="d" * 64,
+    image_name="registry.example.com/web:1",
+    runtime="crun",
+    volumes={},
+    secrets=(),
+    host_paths=(),
+    access=(),
+    health_interval="",
+)
+
+
+def of(**host: Any) -> Description:
+    """A checkpoint of another host."""
+    return dataclasses.replace(FULL, host=dataclasses.replace(FULL.host, **host))
+
+
+def security(images_lsm: str) -> Description:
+    return dataclasses.replace(FULL, security=dataclasses.replace(FULL.security, images_lsm=images_lsm))
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.mark.parametrize(
+    ("description", "here"),
+    [
+        (FULL, HERE),
+        (of(kernel="9.0", cgroup="v1", distribution="other 1"), HERE),
+        (of(cpu_features=("sse4_2", "mmx_of_nobody", "constant_tsc")), HERE),
+        (dataclasses.replace(FULL, criu=Criu("4.2.9")), HERE),
+        (dataclasses.replace(FULL, criu=Criu("4.1")), HERE),
+        (dataclasses.replace(FULL, criu=Criu("")), HERE),
+        (FULL, dataclasses.replace(HERE, criu="4.10")),
+        (FULL, dataclasses.replace(HERE, cpu_features=("avx2", "avx512f", "sse4_2"))),
+        (security("selinux"), dataclasses.replace(HERE, lsm="selinux")),
+        (security("selinux"), HERE),
+        (security("none"), dataclasses.replace(HERE, lsm="apparmor")),
+    ],
+)
+def test_a_host_that_will_do(description: Description, here: Host) -> None:
+    preflight.check_host(description, here)
+
+
+@pytest.mark.parametrize(
+    ("description", "here", "kind", "reason"),
+    [
+        (FULL, dataclasses.replace(HERE, criu=""), PrerequisiteError, "criu is not installed"),
+        (of(arch="arm64"), HERE, IncompatibleError, "of a arm64 machine, this one is amd64"),
+        (of(page_size=65536), HERE, IncompatibleError, "pages of 65536 bytes"),
+        (of(cpu_features=("avx512f", "amx_tile")), HERE, IncompatibleError, "amx_tile, avx512f"),
+        (dataclasses.replace(FULL, criu=Criu("4.3")), HERE, IncompatibleError, "CRIU 4.3, this host has 4.2.1"),
+        (FULL, dataclasses.replace(HERE, criu="3.17.1"), IncompatibleError, "this host has 3.17.1"),
+        (FULL, dataclasses.replace(HERE, runtimes=(("runc", "1"),)), PrerequisiteError, "crun, which is not here"),
+        (dataclasses.replace(FULL, runtime=Runtime("/tmp/x", "1")), HERE, UnsupportedError, "only runc and crun"),
+        (dataclasses.replace(FULL, runtime=Runtime("", "")), HERE, UnsupportedError, "only runc and crun"),
+        (security("selinux"), dataclasses.replace(HERE, lsm="apparmor"), IncompatibleError, "runs apparmor"),
+        (security("apparmor"), dataclasses.replace(HERE, lsm="selinux"), IncompatibleError, "runs selinux"),
+    ],
+)
+def test_a_host_that_will_not(description: Description, here: Host, kind: type[OcickptError], reason: str) -> None:
+    with pytest.raises(kind, match=reason):
+        preflight.check_host(description, here)
+
+
+def test_whoever_is_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(PrerequisiteError) as raised:
+        restore.restore("web:1", restore.RestoreOptions(), Access(), Silent())
+    assert raised.value.hint == "run ocickpt as root"
+
+
+class Notes(Silent):
+    """Keeps what is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Podman:
+    """A podman with these containers, volumes, secrets and images; an image of a registry comes when it is pulled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.containers: set[str] = set()
+        self.volumes: set[str] = set()
+        self.secrets: set[str] = set()
+        self.images = {IMPORTED.image_id}
+        self.pulls: dict[str, str] = {}
+        self.pulled: list[str] = []
+        monkeypatch.setattr(podman, "exists", self.containers.__contains__)
+        monkeypatch.setattr(podman, "volume_exists", self.volumes.__contains__)
+        monkeypatch.setattr(podman, "secret_exists", self.secrets.__contains__)
+        monkeypatch.setattr(
+            podman, "image", lambda name: podman.Image(name, "", (), ()) if name in self.images else None
+        )
+        monkeypatch.setattr(podman, "pull", self._pull)
+
+    def _pull(self, name: str) -> bool:
+        self.pulled.append(name)
+        if name not in self.pulls:
+            return False
+        self.images.add(self.pulls[name])
+        return True
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> Podman:
+    return Podman(monkeypatch)
+
+
+def check(
+    name: str | None = None, *, ignore_volumes: bool = False, host_access: bool = False, **changes: Any
+) -> list[str]:
+    watch = Notes()
+    imported = dataclasses.replace(IMPORTED, **changes)
+    preflight.check_container(imported, name, ignore_volumes=ignore_volumes, host_access=host_access, progress=watch)
+    return watch.notes
+
+
+def test_nothing_in_the_way(there: Podman) -> None:
+    assert check() == []
+    assert check("copy") == []
+    assert there.pulled == []
+
+
+@pytest.mark.parametrize("taken", [IMPORTED.name, IMPORTED.id])
+def test_a_name_or_id_that_is_taken(there: Podman, taken: str) -> None:
+    there.containers.add(taken)
+    with pytest.raises(ExistsError, match=f"there is a container '{taken}'"):
+        check()
+    check("copy")
+    there.containers.add("copy")
+    with pytest.raises(ExistsError, match="there is a container 'copy'"):
+        check("copy")
+
+
+def test_volumes(there: Podman) -> None:
+    volumes = {"data": "/v/data/_data", "more": "/v/more/_data"}
+    check(volumes=volumes)
+    with pytest.raises(UsageError, match="has the volume 'data'") as raised:
+        check("copy", volumes=volumes)
+    assert "--ignore-volumes" in raised.value.hint
+    check("copy", volumes=volumes, ignore_volumes=True)
+    there.volumes.add("more")
+    with pytest.raises(ExistsError, match="there is a volume 'more'"):
+        check(volumes=volumes)
+    check(volumes=volumes, ignore_volumes=True)
+
+
+def test_secrets(there: Podman) -> None:
+    with pytest.raises(NotFoundError, match="podman secret 'password'") as raised:
+        check(secrets=("password",))
+    assert "podman secret create" in raised.value.hint
+    there.secrets.add("password")
+    assert check(secrets=("password",)) == ["the container gets secrets of this host: password"]
+
+
+def test_paths_of_the_host(there: Podman, tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    with pytest.raises(IncompatibleError, match=gone):
+        check(host_paths=(str(tmp_path), gone), host_access=True)
+    assert not Path(gone).exists()
+    with pytest.raises(PrerequisiteError, match=str(tmp_path)) as raised:
+        check(host_paths=(str(tmp_path),))
+    assert "--host-access" in raised.value.hint
+    assert check(host_paths=(str(tmp_path),), host_access=True) == [
+        f"the container gets of this host: the directory {tmp_path}"
+    ]
+
+
+def test_what_it_gets_is_the_users_to_give(there: Podman) -> None:
+    access = ("the pid namespace", "/dev/fuse")
+    with pytest.raises(PrerequisiteError, match="the pid namespace, /dev/fuse"):
+        check(access=access)
+    assert check(access=access, host_access=True) == ["the container gets of this host: the pid namespace, /dev/fuse"]
+
+
+def test_an_image_that_is_not_here(there: Podman) -> None:
+    there.images.clear()
+    with pytest.raises(NotFoundError, match="is not on this host") as raised:
+        check()
+    assert "podman pull" in raised.value.hint
+    there.pulls[IMPORTED.image_name] = "e" * 64
+    with pytest.raises(IncompatibleError, match="is another image by now"):
+        check()
+    there.pulls[IMPORTED.image_name] = IMPORTED.image_id
+    assert check() == []
+    assert there.pulled == [IMPORTED.image_name] * 3
+
+
+def test_an_image_of_another_host_alone_is_not_asked_for(there: Podman) -> None:
+    there.images.clear()
+    with pytest.raises(NotFoundError, match="localhost/web:1"):
+        check(image_name="localhost/web:1")
+    assert there.pulled == []
+
+
+def test_an_image_is_pulled_last(there: Podman) -> None:
+    """Nothing is fetched for a container that cannot be."""
+    there.images.clear()
+    there.volumes.add("data")
+    with pytest.raises(ExistsError):
+        check(volumes={"data": "/v/data/_data"})
+    assert there.pulled == []

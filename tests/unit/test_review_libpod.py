@@ -1,0 +1,284 @@
+"""What a crafted config.dump and spec.dump may not make podman do."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocickpt.engine.libpod import Imported, import_config
+from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
+
+ID = "996080a5fd0a51ecd9b9d5b3dc51580c9c3724b8353910257e2ad40481d1e00d"
+OTHER = "0" * 64
+USERDATA = f"/elsewhere/storage/overlay-containers/{ID}/userdata"
+RUN = f"/run/containers/storage/overlay-containers/{ID}/userdata"
+ROOT, VOLUMES = Path("/g"), Path("/v")
+
+CONFIG: dict[str, Any] = {
+    "id": ID,
+    "name": "t1",
+    "lockID": 3,
+    "CreateCommand": ["podman", "run"],
+    "rootfsImageID": "4c835ac95f98b7e7f1ec079d33f6cc0a099237bb79a3f81a710a2d94effd6e59",
+    "rootfsImageName": "localhost/python:latest",
+    "ShmDir": f"{USERDATA}/shm",
+    "staticDir": USERDATA,
+    "mounts": [f"{USERDATA}/shm"],
+    "namedVolumes": [{"volumeName": "vol1", "dest": "/data", "options": ["rw", "rbind"]}],
+    "secretsPath": f"{USERDATA}/secrets",
+    "createNetNS": True,
+    "networkMode": "bridge",
+    "newNetworks": {"podman": {"interface_name": "eth0"}},
+    "labels": {"any": "label"},
+    "cgroupParent": "/libpod_parent",
+    "conmonPidFile": f"{RUN}/conmon.pid",
+    "runtime": "crun",
+    "healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 30000000000},
+    "healthLogDestination": "local",
+}
+SPEC: dict[str, Any] = {
+    "ociVersion": "1.2.0",
+    "process": {"args": ["sleep"], "env": ["A=B"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+    "root": {"path": "/elsewhere/merged"},
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid"]},
+        {
+            "destination": "/data",
+            "type": "bind",
+            "source": "/elsewhere/storage/volumes/vol1/_data",
+            "options": ["rbind"],
+        },
+        {"destination": "/etc/hosts", "type": "bind", "source": f"{RUN}/hosts", "options": ["bind"]},
+        {"destination": "/srv", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]},
+    ],
+    "annotations": {"io.container.manager": "libpod", "io.podman.annotations.autoremove": "TRUE"},
+    "linux": {
+        "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+        "namespaces": [
+            {"type": "pid"},
+            {"type": "network", "path": "/run/netns/netns-1"},
+            {"type": "ipc"},
+            {"type": "uts"},
+            {"type": "mount"},
+            {"type": "cgroup"},
+        ],
+        "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]},
+    },
+}
+
+
+def load(config: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **changes: Any) -> Imported:
+    return import_config({**copy.deepcopy(config or CONFIG), **changes}, spec or copy.deepcopy(SPEC), ROOT, VOLUMES)
+
+
+def spec_with(*path: str, value: Any) -> dict[str, Any]:
+    made = copy.deepcopy(SPEC)
+    inner = made
+    for key in path[:-1]:
+        inner = inner.setdefault(key, {})
+    inner[path[-1]] = value
+    return made
+
+
+def mount(**found: Any) -> dict[str, Any]:
+    return spec_with("mounts", value=[{"destination": "/x", **found}])
+
+
+def test_an_ordinary_container_passes() -> None:
+    found = load()
+    assert found.config["staticDir"] == f"/g/overlay-containers/{ID}/userdata"
+    assert found.config["mounts"] == [f"/g/overlay-containers/{ID}/userdata/shm"]
+    assert found.config["labels"] == CONFIG["labels"]
+    assert found.config["newNetworks"] == CONFIG["newNetworks"]
+    assert found.spec["process"] == SPEC["process"]
+    assert found.spec["linux"]["seccomp"] == SPEC["linux"]["seccomp"]
+    assert found.spec["annotations"] == SPEC["annotations"]
+    assert found.volumes == {"vol1": "/v/vol1/_data"}
+    assert found.host_paths == ("/srv/data",)
+    assert found.access == ()
+    assert found.health_interval == "30000000000ns"
+
+
+def test_a_volume_is_mounted_from_this_host_and_podmans_own_files_are_left_to_podman() -> None:
+    mounts = load().spec["mounts"]
+    assert [(each["destination"], each["source"]) for each in mounts] == [
+        ("/proc", "proc"),
+        ("/data", "/v/vol1/_data"),
+        ("/srv", "/srv/data"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "hooks",
+        "Hooks",
+        "HOOKS",
+        "exitCommand",
+        "createCommand",
+        "CreateCommand",
+        "conmonPidFile",
+        "ConmonPIDFile",
+        "pid_file",
+        "logPath",
+        "LogPath",
+        "rootfs_overlay",
+        "sdnotifySocket",
+        "healthLogDestination",
+        "HEALTHLOGDESTINATION",
+        "preserveFd",
+        "lockID",
+    ],
+)
+def test_a_key_that_reaches_the_host_does_not_pass(key: str) -> None:
+    changes: dict[str, Any] = {key: "/tmp/x"}
+    found = load(**changes)
+    assert key not in found.config
+    assert key not in load(spec=spec_with(key, value={})).spec
+
+
+@pytest.mark.parametrize("key", ["Rootfs", "POD", "StaticDir", "NAMEDVOLUMES", "OverlayVolumes", "NetnsCtr", "Secrets"])
+def test_another_spelling_that_go_would_take_for_a_key_does_not_pass(key: str) -> None:
+    changes: dict[str, Any] = {key: "/x"}
+    assert key not in load(**changes).config
+
+
+@pytest.mark.parametrize("path", [("process", "Capabilities"), ("linux", "Namespaces"), ("linux", "Seccomp")])
+def test_another_spelling_in_the_specification_does_not_pass(path: tuple[str, str]) -> None:
+    assert path[1] not in load(spec=spec_with(*path, value=[])).spec[path[0]]
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        "org.criu.config",
+        "run.oci.hooks.stdout",
+        "run.oci.handler",
+        "run.oci.seccomp.receiver",
+        "org.systemd.property.Wants",
+        "io.podman.annotations.cid-file",
+    ],
+)
+def test_an_annotation_that_runtimes_act_on_does_not_pass(annotation: str) -> None:
+    found = load(spec=spec_with("annotations", annotation, value="/etc/passwd"))
+    assert found.spec["annotations"] == SPEC["annotations"]
+
+
+@pytest.mark.parametrize("key", ["listenerPath", "ListenerPath", "listenerMetadata"])
+def test_a_seccomp_agent_of_the_host_is_not_called(key: str) -> None:
+    assert key not in load(spec=spec_with("linux", "seccomp", key, value="/run/x.sock")).spec["linux"]["seccomp"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        mount(type="overlay", source="overlay", options=["lowerdir=/,upperdir=/tmp/u,workdir=/tmp/w"]),
+        mount(type="ext4", source="/dev/sda1"),
+        mount(source="/dev/sda1"),
+        mount(type="bind", source="relative"),
+        mount(type="bind", source="/a\x1b[2J"),
+        mount(type="bind", source="/a\udcff"),
+        spec_with("linux", "namespaces", value=[{"type": "mount"}, {"type": "pid", "path": "/proc/1/ns/pid"}]),
+        spec_with("linux", "namespaces", value=[{"type": "mount", "path": "/proc/1/ns/mnt"}]),
+        spec_with("linux", "namespaces", value=[{"type": "pid"}]),
+        spec_with("linux", "namespaces", value=None),
+        spec_with("mounts", value=[None]),
+        spec_with("mounts", value={}),
+        spec_with("linux", value=[]),
+    ],
+)
+def test_a_specification_that_reaches_around_the_container_is_refused(spec: dict[str, Any]) -> None:
+    with pytest.raises((IntegrityError, UnsupportedError)):
+        load(spec=spec)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runtime": "/tmp/evil"},
+        {"runtime": ""},
+        {"rootfs": "/"},
+        {"pod": OTHER},
+        {"Dependencies": [OTHER]},
+        {"netNsCtr": OTHER},
+        {"overlayVolumes": [{"source": "/", "dest": "/host"}]},
+        {"ctrImageVolumes": [{"source": "other", "dest": "/x"}]},
+        {"rootfsImageID": "python"},
+        {"rootfsImageName": "docker-archive:/etc/x.tar"},
+        {"rootfsImageName": "dir:/etc"},
+        {"rootfsImageName": "--all"},
+        {"networkMode": "ns:/proc/1/ns/net"},
+        {"networkMode": "pasta"},
+        {"cgroupParent": "/../x"},
+        {"timezone": "../../../etc/shadow"},
+        {"staticDir": f"/x/overlay-containers/{OTHER}/userdata"},
+        {"secretsPath": f"{USERDATA}/../../x"},
+        {"secrets": [{"name": "a\x1b"}]},
+        {"secret_env": {"A": None}},
+        {"namedVolumes": [{"volumeName": "../x"}]},
+        {"namedVolumes": [None]},
+        {"healthcheck": {"Interval": "1s --health-cmd x"}},
+        {"name": "--all"},
+    ],
+)
+def test_a_configuration_that_reaches_around_the_container_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(OcickptError):
+        load(**changes)
+
+
+def test_a_joined_network_namespace_is_refused_unless_podman_makes_one() -> None:
+    with pytest.raises(UnsupportedError):
+        load(createNetNS=False)
+    assert {"type": "network"} in load().spec["linux"]["namespaces"]
+
+
+def test_a_volume_gets_no_driver_options() -> None:
+    options = ["rw", "volume-opt=type=none", "volume-opt=o=bind", "volume-opt=device=/", "O", "upperdir=/etc", "U", "z"]
+    found = load(namedVolumes=[{"volumeName": "vol1", "dest": "/data", "options": options}])
+    assert found.config["namedVolumes"][0]["options"] == ["rw"]
+
+
+def test_the_owner_and_label_of_host_paths_stay() -> None:
+    found = load(spec=mount(type="bind", source="/srv/data", options=["rbind", "U", "Z", "subpath=x"]))
+    assert found.spec["mounts"][0]["options"] == ["rbind"]
+
+
+@pytest.mark.parametrize("source", ["/var/lib/docker/volumes/vol1/_data", "/v/volumes/vol1/_data"])
+def test_a_path_that_looks_like_a_volume_becomes_this_hosts_volume(source: str) -> None:
+    assert load(spec=mount(type="bind", source=source)).spec["mounts"][0]["source"] == "/v/vol1/_data"
+
+
+def test_a_volume_that_is_not_the_containers_is_a_host_path() -> None:
+    assert load(spec=mount(type="bind", source="/v/volumes/vol2/_data")).host_paths == ("/v/volumes/vol2/_data",)
+
+
+def test_another_containers_files_are_not_mounted() -> None:
+    secret = f"/var/lib/containers/storage/overlay-containers/{OTHER}/userdata/secrets/key"
+    assert load(spec=mount(type="bind", source=secret)).spec["mounts"] == []
+
+
+def test_what_it_gets_of_the_host_is_told() -> None:
+    spec = spec_with("linux", "namespaces", value=[{"type": "mount"}, {"type": "pid"}])
+    spec["linux"]["devices"] = [{"path": "/dev/kvm"}]
+    assert load(spec=spec, privileged=True).access == (
+        "what --privileged gives",
+        "/dev/kvm",
+        "the network namespace",
+        "the ipc namespace",
+        "the uts namespace",
+        "the cgroup namespace",
+    )
+    allowed = spec_with("linux", "resources", "devices", value=[{"allow": True, "access": "rwm"}])
+    assert load(spec=allowed).access == ("devices",)
+    assert load(secrets=[{"name": "b", "Target": "/x"}], secret_env={"A": {"name": "a"}}).secrets == ("a", "b")
+
+
+def test_members_are_what_was_checked() -> None:
+    found = load()
+    members = found.members(("ocickpt", "restore"))
+    assert json.loads(members["config.dump"]) == found.config | {"createCommand": ["ocickpt", "restore"]}
+    assert json.loads(members["spec.dump"]) == found.spec

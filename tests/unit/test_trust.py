@@ -1,0 +1,178 @@
+"""How a container is confined, by its specification; and whether a process is, by what the kernel says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocickpt.description import Capabilities, IdMap, Seccomp, Security, SELinux, UserNamespace
+from ocickpt.errors import IntegrityError, NotFoundError
+from ocickpt.trust import process, security
+
+PROFILE = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]}
+SPEC: dict[str, Any] = {
+    "process": {
+        "args": ["secret"],
+        "env": ["PASSWORD=secret"],
+        "capabilities": {"bounding": ["CAP_CHOWN", "CAP_KILL"], "effective": ["CAP_KILL"], "ambient": None},
+        "noNewPrivileges": True,
+        "apparmorProfile": "containers-default",
+        "selinuxLabel": "u:r:container_t:s0:c1,c2",
+    },
+    "linux": {
+        "seccomp": PROFILE,
+        "mountLabel": "u:object_r:container_file_t:s0:c1,c2",
+        "uidMappings": [{"containerID": 0, "hostID": 100000, "size": 65536}],
+        "gidMappings": [{"containerID": 0, "hostID": 200000, "size": 65536}],
+    },
+}
+
+
+def test_a_specification_is_summed_up() -> None:
+    found = security.summary(SPEC, "selinux")
+    assert found == Security(
+        selinux=SELinux("u:r:container_t:s0:c1,c2", "u:object_r:container_file_t:s0:c1,c2"),
+        apparmor="containers-default",
+        seccomp=Seccomp("filter", found.seccomp.digest),
+        capabilities=Capabilities(bounding=("CAP_CHOWN", "CAP_KILL"), effective=("CAP_KILL",)),
+        no_new_privileges=True,
+        user_namespace=UserNamespace((IdMap(0, 100000, 65536),), (IdMap(0, 200000, 65536),)),
+        images_lsm="selinux",
+    )
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", found.seccomp.digest)
+    assert "secret" not in json.dumps(dataclasses.asdict(found))
+
+
+def test_podmans_labels_come_before_the_specifications() -> None:
+    found = security.summary(SPEC, labels={"process": "u:r:spc_t:s0", "mount": ""})
+    assert found.selinux == SELinux("u:r:spc_t:s0", "u:object_r:container_file_t:s0:c1,c2")
+    assert found.images_lsm == "unknown"
+
+
+def test_a_profile_is_known_by_what_it_says() -> None:
+    other = {"syscalls": PROFILE["syscalls"], "defaultAction": PROFILE["defaultAction"]}
+    digests = [
+        security.summary({"linux": {"seccomp": profile}}).seccomp.digest
+        for profile in (PROFILE, other, PROFILE | {"defaultAction": "SCMP_ACT_KILL"})
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("spec", [{}, {"process": None, "linux": None}, {"linux": {"seccomp": {}}}])
+def test_a_container_that_is_not_confined(spec: dict[str, Any]) -> None:
+    found = security.summary(spec)
+    assert found.seccomp == Seccomp("none", "")
+    assert found.capabilities == Capabilities()
+    assert not found.no_new_privileges
+    assert found.user_namespace == UserNamespace((), ())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"process": ["x"]},
+        {"linux": "x"},
+        {"process": {"capabilities": ["CAP_CHOWN"]}},
+        {"process": {"apparmorProfile": 7}},
+        {"process": {"selinuxLabel": ["x"]}},
+        {"linux": {"uidMappings": [{"containerID": 0}]}},
+        {"linux": {"uidMappings": [7]}},
+        {"linux": {"gidMappings": [{"containerID": "x", "hostID": 0, "size": 1}]}},
+    ],
+)
+def test_a_specification_that_is_none(spec: dict[str, Any]) -> None:
+    with pytest.raises(IntegrityError):
+        security.summary(spec)
+
+
+def test_no_new_privileges_is_nothing_but_true() -> None:
+    assert not security.summary({"process": {"noNewPrivileges": "yes"}}).no_new_privileges
+
+
+CONFINED = security.summary(SPEC, "none")
+STATUS = """\
+Name:\tsh
+NoNewPrivs:\t{privileges}
+Seccomp:\t{seccomp}
+CapInh:\t0000000000000000
+CapPrm:\t{bounding}
+CapBnd:\t{bounding}
+"""
+
+
+def running(
+    proc: Path, pid: int = 7, privileges: int = 1, seccomp: int = 2, bounding: str = "21", label: str = ""
+) -> Path:
+    (proc / str(pid) / "attr").mkdir(parents=True)
+    (proc / str(pid) / "status").write_text(STATUS.format(privileges=privileges, seccomp=seccomp, bounding=bounding))
+    (proc / str(pid) / "attr" / "current").write_text(label)
+    return proc
+
+
+def test_a_process_that_is_confined(tmp_path: Path) -> None:
+    assert process.unconfined(7, CONFINED, running(tmp_path)) == ""
+    # Fewer capabilities than it may have are fine.
+    assert process.unconfined(8, CONFINED, running(tmp_path, 8, bounding="1")) == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ({"seccomp": 0}, "its seccomp filter is not in force"),
+        ({"seccomp": 1}, "its seccomp filter is not in force"),
+        ({"privileges": 0}, "no_new_privs is not in force"),
+        ({"bounding": "200021"}, "its capabilities are more by 0x200000"),
+        ({"bounding": "1ffffffffff"}, "its capabilities are more by 0x1ffffffffde"),
+    ],
+)
+def test_a_process_that_may_do_more(tmp_path: Path, status: dict[str, Any], told: str) -> None:
+    assert process.unconfined(7, CONFINED, running(tmp_path, **status)) == told
+
+
+def test_a_process_of_a_container_that_was_not_confined(tmp_path: Path) -> None:
+    free = security.summary({"process": {"capabilities": {"bounding": ["CAP_SYS_ADMIN"]}}})
+    assert process.unconfined(7, free, running(tmp_path, privileges=0, seccomp=0, bounding="200000")) == ""
+
+
+def test_a_process_whose_status_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "status").write_text("Name:\tsh\n")
+    assert "seccomp" in process.unconfined(7, CONFINED, tmp_path)
+
+
+def test_a_process_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="7 is gone"):
+        process.unconfined(7, CONFINED, tmp_path)
+
+
+def test_labels_count_where_there_is_selinux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.is_dir
+    monkeypatch.setattr(Path, "is_dir", lambda path: str(path) == "/sys/fs/selinux" or real(path))
+    proc = running(tmp_path, label="unconfined_u:unconfined_r:unconfined_t:s0\0")
+    assert process.unconfined(7, CONFINED, proc) == (
+        "it runs as unconfined_u:unconfined_r:unconfined_t:s0 instead of u:r:container_t:s0:c1,c2"
+    )
+    (proc / "7" / "attr" / "current").write_text("u:r:container_t:s0:c7,c8\0")
+    assert process.unconfined(7, CONFINED, proc) == "", "the categories are the copy's own"
+    (proc / "7" / "attr" / "current").unlink()
+    assert "it runs as nothing" in process.unconfined(7, CONFINED, proc)
+
+
+def test_capabilities_by_name() -> None:
+    assert process.capability_mask(("CAP_CHOWN", "chown", "CAP_KILL")) == 0b100001
+    assert process.capability_mask(("CAP_CHECKPOINT_RESTORE",)) == 1 << 40
+    assert process.capability_mask(("CAP_OF_A_LATER_KERNEL",)) == 0
+    # Two spellings of one are not the next one.
+    assert process.capability_mask(("CAP_SYS_PACCT", "SYS_PACCT", "sys_pacct")) == 1 << 20
+    header = Path("/usr/include/linux/capability.h")
+    if header.exists():
+        bits = dict(re.findall(r"^#define CAP_(\w+)\s+(\d+)$", header.read_text(), re.MULTILINE))
+        assert bits
+        assert {name: process.capability_mask((name,)) for name in bits} == {
+            name: 1 << int(bit) for name, bit in bits.items()
+        }
