@@ -55,7 +55,7 @@ def test_all_memory_arrives(hosts: tuple[Host, Host], saved: str, ref: str) -> N
     assert b.ask("web", "/hash") == saved
     until_arrived(b)
     # Nothing of it is left, and the container is one like any other: it moves on.
-    assert b.leftovers() == []
+    assert b.traces() == []
     b.ocickpt("checkpoint", "--quiet", "web", ref)
     b.run("podman", "rm", "web")
     b.ocickpt("restore", "--quiet", ref)
