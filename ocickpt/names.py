@@ -33,6 +33,11 @@ ANNOTATION_PARENT: Final = "io.ocickpt.parent"
 ANNOTATION_INDEX_ROOT: Final = "io.ocickpt.index.root"
 ANNOTATION_INDEX_HEAD: Final = "io.ocickpt.index.head"
 
+# What a container's own annotations may ask for (runtime-spec, config.md).
+ANNOTATION_PUSH: Final = "io.ocickpt.push"
+ANNOTATION_RESTORE: Final = "io.ocickpt.restore"
+ANNOTATION_RESTORE_LAZY: Final = "io.ocickpt.restore.lazy"
+
 EAGER: Final = "eager/"
 """Before the name of an address space: the part of it that must be there before the first instruction runs."""
 

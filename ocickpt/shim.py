@@ -1,8 +1,9 @@
-"""The runtime shim: what the launcher hands over to for `checkpoint` and `restore` that a flow waits for.
+"""The runtime shim: what the launcher hands over to (`ocickpt setup`; it execs the runtime for everything else).
 
-The launcher (`ocickpt setup`) execs the real runtime for everything else. This side knows the
-runtime's command line and one socket; what is done with a dump, or before a restore, is done by the
-flow at the other end of it:
+A `checkpoint` that podman was told to make by itself may have to be pushed, and a `create` may be a restore: these
+are flows of their own, `intercept` and `instead`. What is most at work here are the `checkpoint` and `restore`
+that a flow waits for. This side knows the runtime's command line and one socket; what is done with a dump, or
+before a restore, is done by the flow at the other end of it:
 
     shim                            flow
     {"event": "checkpoint", …}  →   {"ok": true, "aside": DIR, "trees": [[SOURCE, TARGET], …], "kill": BOOL}
@@ -38,6 +39,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 OPERATIONS = Path("/run/ocickpt/op")
+CREATED = Path("/run/ocickpt/created")
+"""Holds a file for each container that was restored instead of created, and does not run yet."""
 MARKER = "ocickpt-operation"
 EXPORT = "export.tar"
 CAPTURED = "captured"
@@ -63,6 +66,14 @@ def main(argv: list[str]) -> NoReturn:
     if verb == "checkpoint" and rest and _asked_for(rest[-1]):
         flow = _connect(rest[-1])
         sys.exit(_checkpoint(flow, runtime, arguments[:position], rest) if flow else f"ocickpt: {_GONE}")
+    if verb == "create":
+        from ocickpt.flows import instead
+
+        sys.exit(instead.create([runtime, *arguments[:position]], rest))
+    if verb in ("start", "state", "delete"):
+        from ocickpt.flows import instead
+
+        sys.exit(instead.before_it_runs([runtime, *arguments[:position]], verb, rest))
     if verb == "restore" and (key := _marked(option(rest, "--image-path"))):
         arguments[position + 1 : position + 1] = _prepare_restore(key, rest)
     _become(runtime, arguments)

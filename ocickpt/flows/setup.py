@@ -11,64 +11,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import ocickpt
-from ocickpt import proc, shim
+from ocickpt import shim
 from ocickpt.engine import host
-from ocickpt.errors import ExistsError, OcickptError, PrerequisiteError, StorageError
+from ocickpt.errors import ExistsError, PrerequisiteError, StorageError
+from ocickpt.flows.launcher import CHOOSER, MARKER, Launcher, chooser, is_ours, read
 
 LAUNCHERS = Path("/usr/local/libexec/ocickpt")
 DROP_IN = Path("/etc/containers/containers.conf.d/50-ocickpt.conf")
-MARKER = "# Made by `ocickpt setup`; `ocickpt setup --undo` removes it."
 
 # Where podman looks when no configuration says otherwise (containers/common, default.go).
 _USUAL = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/sbin", "/bin")
-# One exec for everything, and no process of its own on the way. Variables are spelled so that none in
-# the caller's environment is touched. Options with values are those of runc's main.go and crun's crun.c.
-_LAUNCHER = """\
-#!/bin/sh
-{marker}
-#
-# Hands every call over to the runtime; `checkpoint` and `restore`, while an `ocickpt` is at work, through
-# ocickpt's shim. The two probes podman makes have a single argument and never go there.
-_ocickpt_runtime={runtime}
-_ocickpt_python={python}
-_ocickpt_shim={shim}
-[ -x "$_ocickpt_runtime" ] || {{ _ocickpt_runtime={name}; _ocickpt_python=''; }}
-_ocickpt_verb='' _ocickpt_skip='' _ocickpt_rest=0
-for _ocickpt_word do
-    if [ -n "$_ocickpt_verb" ]; then
-        case $_ocickpt_word in -h | --help) _ocickpt_verb=help; break ;; esac
-        _ocickpt_rest=$((_ocickpt_rest + 1))
-    elif [ -n "$_ocickpt_skip" ]; then
-        _ocickpt_skip=''
-    else
-        case $_ocickpt_word in
-            --root | --log | --log-format | --log-level | --criu | --rootless | --cgroup-manager) _ocickpt_skip=1 ;;
-            -*) ;;
-            checkpoint | restore) _ocickpt_verb=$_ocickpt_word ;;
-            *) break ;;
-        esac
-    fi
-done
-case $_ocickpt_verb in
-    checkpoint | restore)
-        if [ "$_ocickpt_rest" -gt 1 ] && [ -x "$_ocickpt_python" ] && [ -r "$_ocickpt_shim" ]; then
-            for _ocickpt_word in {operations}/*; do
-                if [ -e "$_ocickpt_word" ]; then
-                    exec "$_ocickpt_python" -I {start} "$_ocickpt_runtime" "$@"
-                fi
-            done
-        fi
-        ;;
-esac
-exec "$_ocickpt_runtime" "$@"
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +58,22 @@ def setup(undo: bool, *, launchers: Path = LAUNCHERS, drop_in: Path = DROP_IN) -
 
 def states(*, launchers: Path = LAUNCHERS, drop_in: Path = DROP_IN) -> list[State]:
     """How it stands with each runtime; asks no program."""
-    shown = _read(drop_in) if _is_ours(drop_in) else ""
+    shown = read(drop_in) if is_ours(drop_in) else ""
     return [_state(name, launchers / name, shown, drop_in) for name in host.RUNTIMES]
 
 
 def _state(name: str, launcher: Path, shown: str, drop_in: Path) -> State:
-    known = _Launcher.read(name, launcher)
+    known = Launcher.read(name, launcher)
     trouble = ""
     if known is None:
-        trouble = "there is no launcher" if not _is_ours(launcher) else f"{launcher} was changed"
+        trouble = "there is no launcher" if not is_ours(launcher) else f"{launcher} was changed"
     elif json.dumps(str(launcher)) not in shown:
         trouble = f"{drop_in} does not name {launcher}"
     elif not os.access(known.runtime, os.X_OK):
         trouble = f"{launcher} leads to {known.runtime}, which is not there"
     elif not os.access(known.python, os.X_OK):
         trouble = f"{launcher} wants {known.python}, which is not there"
-    elif _read(Path(known.shim)) != _read(Path(shim.__file__)):
+    elif read(Path(known.shim)) != read(Path(shim.__file__)):
         trouble = f"{launcher} leads to the shim of another version, {known.shim}"
     return State(name, known.runtime if known else "", trouble)
 
@@ -126,21 +83,17 @@ def installed(runtime: str, *, launchers: Path = LAUNCHERS, drop_in: Path = DROP
     return any(each.runtime == runtime and not each.trouble for each in states(launchers=launchers, drop_in=drop_in))
 
 
-def launcher(name: str, runtime: str, python: str) -> str:
-    """The script that hands the calls of the runtime `name` over to `runtime`, or to our shim under `python`."""
-    return _Launcher(name, runtime, python, shim.__file__, _start()).text()
-
-
 def _install(launchers: Path, drop_in: Path) -> list[str]:
     if not host.program("podman"):
         raise PrerequisiteError("podman is not installed", hint="`ocickpt doctor` lists what is needed")
     targets = {name: target for name in host.RUNTIMES if (target := _find_runtime(name, launchers))}
     if not targets:
         raise PrerequisiteError("podman finds neither runc nor crun", hint="install one of them")
-    wanted = {launchers / name: launcher(name, target, sys.executable) for name, target in targets.items()}
+    wanted = {launchers / name: Launcher.of(name, target, sys.executable).text() for name, target in targets.items()}
+    wanted[launchers / CHOOSER] = chooser(launchers, next(iter(targets)))
     wanted[drop_in] = _drop_in_text({launchers / name: target for name, target in targets.items()})
     for path in wanted:
-        if path.exists() and not _is_ours(path):
+        if path.exists() and not is_ours(path):
             raise ExistsError(f"{path} is there already and is not ocickpt's", hint="move it away first")
     done = []
     for path, text in wanted.items():
@@ -151,7 +104,7 @@ def _install(launchers: Path, drop_in: Path) -> list[str]:
         _write(path, text, 0o644 if path == drop_in else 0o755)
         done.append(f"{path}: {'replaced' if existed else 'made'}")
     for name in host.RUNTIMES:
-        if name not in targets and _is_ours(launchers / name):
+        if name not in targets and is_ours(launchers / name):
             (launchers / name).unlink()
             done.append(f"{launchers / name}: removed, there is no {name} any more")
     return done
@@ -160,10 +113,10 @@ def _install(launchers: Path, drop_in: Path) -> list[str]:
 def _remove(launchers: Path, drop_in: Path) -> list[str]:
     done = []
     # The drop-in goes first, so that podman is never shown what is about to go.
-    for path in (drop_in, *(launchers / name for name in host.RUNTIMES)):
+    for path in (drop_in, launchers / CHOOSER, *(launchers / name for name in host.RUNTIMES)):
         if not path.exists() and not path.is_symlink():
             continue
-        if _is_ours(path):
+        if is_ours(path):
             path.unlink()
             done.append(f"{path}: removed")
         else:
@@ -176,31 +129,17 @@ def _remove(launchers: Path, drop_in: Path) -> list[str]:
 def _find_runtime(name: str, launchers: Path) -> str:
     """The real program of a runtime: what podman runs, but never a launcher."""
     found = host.runtime_path(name)
-    if found and Path(found) != launchers / name and not _is_ours(Path(found)):
+    if found and Path(found) != launchers / name and not is_ours(Path(found)):
         return found
-    recorded = _Launcher.read(name, launchers / name)
+    recorded = Launcher.read(name, launchers / name)
     for candidate in (
         recorded.runtime if recorded else "",
         *(f"{directory}/{name}" for directory in _USUAL),
         host.program(name),
     ):
-        if candidate and os.access(candidate, os.X_OK) and not _is_ours(Path(candidate)):
+        if candidate and os.access(candidate, os.X_OK) and not is_ours(Path(candidate)):
             return candidate
     return ""
-
-
-def _start() -> str:
-    """How an isolated interpreter (``-I``: no PYTHONPATH, no user site, no current directory) finds the shim."""
-    package = Path(ocickpt.__file__).resolve().parent
-    ask = "import ocickpt; print(ocickpt.__file__)"
-    try:
-        found = proc.run([sys.executable, "-I", "-c", ask], check=False, timeout=30).stdout.strip()
-    except OcickptError:
-        found = ""
-    if found and Path(found).resolve().parent == package:
-        return "-m ocickpt.shim"
-    code = f"import sys; sys.path.insert(0, {str(package.parent)!r}); from ocickpt.shim import main; main(sys.argv[1:])"
-    return f"-c {shlex.quote(code)}"
 
 
 def _drop_in_text(targets: dict[Path, str]) -> str:
@@ -209,64 +148,12 @@ def _drop_in_text(targets: dict[Path, str]) -> str:
     return "\n".join((MARKER, "[engine.runtimes]", *lines, ""))
 
 
-@dataclass(frozen=True, slots=True)
-class _Launcher:
-    """What stands in a launcher."""
-
-    name: str
-    runtime: str
-    python: str
-    shim: str
-    start: str
-
-    def text(self) -> str:
-        return _LAUNCHER.format(
-            marker=MARKER,
-            name=self.name,
-            runtime=shlex.quote(self.runtime),
-            python=shlex.quote(self.python),
-            shim=shlex.quote(self.shim),
-            operations=shim.OPERATIONS,
-            start=self.start,
-        )
-
-    @classmethod
-    def read(cls, name: str, path: Path) -> _Launcher | None:
-        """What stands in the launcher at `path`; None for any file that is not exactly a launcher."""
-        text = _read(path) if _is_ours(path) else ""
-        try:
-            words = [shlex.split(line, comments=True) for line in text.splitlines()]
-        except ValueError:
-            return None
-        recorded = dict(line[0].partition("=")[::2] for line in words if len(line) == 1)
-        start = next((line[3:-2] for line in words if line[:1] == ["exec"] and len(line) > 5), [])
-        runtime, python, its_shim = (recorded.get(f"_ocickpt_{part}", "") for part in ("runtime", "python", "shim"))
-        found = cls(name, runtime, python, its_shim, shlex.join(start))
-        return found if found.text() == text else None
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether one of the first two lines of a file is our marker."""
-    try:
-        with path.open("rb") as file:
-            return MARKER.encode() in (file.readline(200).rstrip(b"\n"), file.readline(200).rstrip(b"\n"))
-    except (FileNotFoundError, IsADirectoryError):
-        return False
-
-
 def _make_directory(path: Path) -> None:
     """Make a directory that everybody can look into: podman fails for whoever cannot see the launcher."""
     if not path.exists():
         _make_directory(path.parent)
         path.mkdir()
         path.chmod(0o755)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def _write(path: Path, text: str, mode: int) -> None:

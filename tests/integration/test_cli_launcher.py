@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from ocickpt import shim
-from ocickpt.flows import setup
+from ocickpt import config, shim
+from ocickpt.flows.launcher import Launcher, chooser
 
 ID = "defdcf08921a5ac0ba8981c0d14e1f814a61334c04c01049eb388f4a4790d546"
 STATIC = f"/var/lib/containers/storage/overlay-containers/{ID}/userdata"
@@ -69,6 +69,7 @@ class Bench:
 
     launcher: Path
     operations: Path
+    created: Path
     runtime: Path
     python: Path
     root: Path
@@ -104,13 +105,14 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     shell = shutil.which(request.param[0])
     assert shell
     monkeypatch.setattr(shim, "OPERATIONS", tmp_path / "op")
+    monkeypatch.setattr(shim, "CREATED", tmp_path / "created")
     runtime = recorder(tmp_path / "run c's", tmp_path / "runtime.json", 7)
     python = recorder(tmp_path / "python", tmp_path / "python.json", 8)
-    text = setup.launcher("runc", str(runtime), str(python))
+    text = Launcher.of("runc", str(runtime), str(python)).text()
     launcher = tmp_path / "runc"
     launcher.write_text(text.replace("#!/bin/sh", " ".join(["#!" + shell, *request.param[1:]]), 1))
     launcher.chmod(0o755)
-    return Bench(launcher, tmp_path / "op", runtime, python, tmp_path)
+    return Bench(launcher, tmp_path / "op", tmp_path / "created", runtime, python, tmp_path)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -124,14 +126,13 @@ def test_the_runtime_gets_what_is_not_ours(bench: Bench, name: str, busy: bool) 
     assert runtime["argv"] == [str(bench.runtime), *OTHERS[name]]
 
 
-@pytest.mark.parametrize("arguments", [CHECKPOINT, RESTORE], ids=["checkpoint", "restore"])
-def test_the_runtime_gets_everything_while_nobody_waits(bench: Bench, arguments: list[str]) -> None:
-    code, runtime, python = bench.call(arguments)
+def test_the_runtime_gets_a_restore_while_nobody_waits(bench: Bench) -> None:
+    code, runtime, python = bench.call(RESTORE)
     assert (code, python) == (7, None)
     assert runtime is not None
-    assert runtime["argv"] == [str(bench.runtime), *arguments]
+    assert runtime["argv"] == [str(bench.runtime), *RESTORE]
     bench.operations.mkdir()
-    assert bench.call(arguments)[2] is None
+    assert bench.call(RESTORE)[2] is None
 
 
 @pytest.mark.parametrize("arguments", [CHECKPOINT, RESTORE], ids=["checkpoint", "restore"])
@@ -144,6 +145,62 @@ def test_the_shim_gets_what_a_flow_waits_for(bench: Bench, arguments: list[str])
     assert before[:2] == [str(bench.python), "-I"]
     assert before[2:] == ["-m", "ocickpt.shim"] or before[2] == "-c"
     assert after == [str(bench.runtime), *arguments]
+
+
+def bundle(bench: Bench, annotations: dict[str, str]) -> Path:
+    directory = bench.root / "a bundle"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps({"annotations": annotations}))
+    return directory
+
+
+@pytest.mark.parametrize("form", [["--bundle", "{}"], ["--bundle={}"], ["-b", "{}"], ["-b={}"], []])
+def test_the_shim_gets_the_create_that_is_a_restore(bench: Bench, form: list[str]) -> None:
+    directory = bundle(bench, {"io.ocickpt.restore": "a.example/b@sha256:…"})
+    arguments = [*LOG, "create", *(each.format(directory) for each in form), "--pid-file", "/run/pid", ID]
+    code, runtime, python = bench.call(arguments, cwd=directory if not form else "/")
+    assert (code, runtime) == (8, None)
+    assert python is not None
+    assert python["argv"][-len(arguments) - 1 :] == [str(bench.runtime), *arguments]
+    bench.python.unlink()
+    code, runtime, _ = bench.call(arguments, cwd=directory if not form else "/")
+    assert (code, runtime) == (1, None), "rather not started than not restored"
+
+
+def test_the_runtime_gets_other_creates(bench: Bench) -> None:
+    arguments = ["create", "--bundle", str(bundle(bench, {"io.example": "x"})), ID]
+    assert bench.call(arguments)[0] == 7
+    bench.python.unlink()
+    assert bench.call(arguments)[0] == 7
+
+
+@pytest.mark.parametrize("arguments", [["start", ID], ["state", ID], ["delete", "--force", ID]])
+def test_the_shim_gets_what_comes_before_a_restored_container_runs(bench: Bench, arguments: list[str]) -> None:
+    assert bench.call(arguments)[0] == 7
+    bench.created.mkdir()
+    (bench.created / ID).touch()
+    assert bench.call(arguments)[0] == 8
+    assert bench.call([*arguments[:-1], "1" * 64])[0] == 7
+
+
+def test_the_configuration_chooses_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "PATH", tmp_path / "config.toml")
+    for name in ("runc", "crun"):
+        recorder(tmp_path / name, tmp_path / f"{name}.json", 7)
+    launcher = tmp_path / "ocickpt-runtime"
+    launcher.write_text(chooser(tmp_path, "runc"))
+    launcher.chmod(0o755)
+    for text, name in (
+        (None, "runc"),
+        ("# runtime = 'runc'\nruntime = \"crun\"  # not runc\n", "crun"),
+        ("push = 'background'\n[restore-on-start]\nruntime = 'crun'\n", "runc"),
+    ):
+        if text:
+            config.PATH.write_text(text)
+        subprocess.run([launcher, *OTHERS["odd arguments"]], check=False, stdin=subprocess.DEVNULL)
+        recorded = json.loads((tmp_path / f"{name}.json").read_text())
+        assert recorded["argv"] == [str(tmp_path / name), *OTHERS["odd arguments"]]
+        (tmp_path / f"{name}.json").unlink()
 
 
 @pytest.mark.parametrize("gone", ["python", "shim"])
@@ -229,9 +286,9 @@ def test_the_shim_can_be_imported_as_the_launcher_says(tmp_path: Path, monkeypat
     monkeypatch.setattr(shim, "OPERATIONS", tmp_path / "op")
     runtime = recorder(tmp_path / "runtime", tmp_path / "runtime.json", 7)
     launcher = tmp_path / "runc"
-    launcher.write_text(setup.launcher("runc", str(runtime), sys.executable))
+    launcher.write_text(Launcher.of("runc", str(runtime), sys.executable).text())
     launcher.chmod(0o755)
-    bench = Bench(launcher, tmp_path / "op", runtime, Path(sys.executable), tmp_path)
+    bench = Bench(launcher, tmp_path / "op", tmp_path / "created", runtime, Path(sys.executable), tmp_path)
     bench.begin_operation()
     arguments = [*CHECKPOINT[:-1], "0" * 64]
     code, recorded, _ = bench.call(arguments, cwd="/", env={"PATH": os.environ["PATH"]})

@@ -82,6 +82,7 @@ def test_it_makes_a_launcher_for_each_runtime_and_shows_podman(machine: Machine)
     assert machine.setup() == [
         f"{machine.launchers}/runc: made",
         f"{machine.launchers}/crun: made",
+        f"{machine.launchers}/ocickpt-runtime: made",
         f"{machine.drop_in}: made",
     ]
     runtimes = tomllib.loads(machine.drop_in.read_text())["engine"]["runtimes"]
@@ -118,7 +119,7 @@ def test_again_changes_nothing(machine: Machine) -> None:
     before = (machine.launchers / "crun").stat().st_ino
     assert all(line.endswith(": unchanged") for line in machine.setup())
     assert (machine.launchers / "crun").stat().st_ino == before
-    assert sorted(path.name for path in machine.launchers.iterdir()) == ["crun"]
+    assert sorted(path.name for path in machine.launchers.iterdir()) == ["crun", "ocickpt-runtime"]
 
 
 def test_again_puts_right_what_was_changed(machine: Machine) -> None:
@@ -144,7 +145,11 @@ def test_undo_removes_what_it_made_and_nothing_else(machine: Machine) -> None:
     machine.setup()
     other = machine.drop_in.parent / "60-mine.conf"
     other.write_text("[engine]\n")
-    assert machine.undo() == [f"{machine.drop_in}: removed", f"{machine.launchers}/crun: removed"]
+    assert machine.undo() == [
+        f"{machine.drop_in}: removed",
+        f"{machine.launchers}/ocickpt-runtime: removed",
+        f"{machine.launchers}/crun: removed",
+    ]
     assert not machine.launchers.exists()
     assert [path.name for path in machine.drop_in.parent.iterdir()] == ["60-mine.conf"]
     assert machine.undo() == ["nothing to undo"]

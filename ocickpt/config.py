@@ -1,0 +1,65 @@
+"""What the administrator of a host decides: ``/etc/ocickpt/config.toml``.
+
+    runtime = "runc"                      # behind `ocickpt-runtime`
+    push = "before-return"                # or "background": when podman's own checkpoints go into the registry
+    repository = "registry/ck"            # where those go whose container does not say it
+    patience = 600                        # seconds a lazily restored container waits for a silent registry
+
+    [restore-on-start]
+    allow = ["registry/ck"]               # what `podman run --annotation io.ocickpt.restore=…` may name
+
+Everything may be left out, the file too. Its schema is ``schemas/host-config.json``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocickpt import schema
+from ocickpt.errors import IntegrityError, PrerequisiteError
+
+PATH = Path("/etc/ocickpt/config.toml")
+_MOST = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What stands in the file, or what holds where nothing stands."""
+
+    runtime: str = "runc"
+    background: bool = False
+    """Whether a push goes on after podman's command has returned."""
+    repository: str = ""
+    patience: float = 600.0
+    allow: tuple[str, ...] = ()
+    """Repositories, and prefixes of repositories, that may be restored from instead of a start."""
+
+    def allows(self, repository: str) -> bool:
+        """Whether `repository` (``HOST/PATH`` or ``oci:PATH``) is one of `allow`, or lies below one."""
+        return any(repository == each or repository.startswith(f"{each.rstrip('/')}/") for each in self.allow)
+
+
+def load(path: Path = PATH) -> Config:
+    """The host's configuration; PrerequisiteError when there is a file that is none."""
+    try:
+        if path.stat().st_size > _MOST:
+            raise PrerequisiteError(f"{path} is larger than a configuration can be")
+        value = tomllib.loads(path.read_text("utf-8"))
+        schema.validate("host-config", value, str(path))
+    except FileNotFoundError:
+        return Config()
+    except OSError as error:
+        raise PrerequisiteError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise PrerequisiteError(f"{path} is not TOML: {error}") from error
+    except IntegrityError as error:
+        raise PrerequisiteError(error.message, hint="ocickpt-config.toml(5) describes the file") from error
+    return Config(
+        value.get("runtime", Config.runtime),
+        value.get("push") == "background",
+        value.get("repository", ""),
+        float(value.get("patience", Config.patience)),
+        tuple(each.removeprefix("docker://") for each in value.get("restore-on-start", {}).get("allow", ())),
+    )

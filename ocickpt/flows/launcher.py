@@ -1,0 +1,195 @@
+"""The launcher: the shell script that podman, or any other engine, runs in the place of runc or crun.
+
+It costs every container start next to nothing: one process, which becomes the runtime. Only what ocickpt has
+a part in, or may have, goes through Python (`shim.py`).
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import ocickpt
+from ocickpt import config, names, proc, shim
+from ocickpt.errors import OcickptError
+
+MARKER = "# Made by `ocickpt setup`; `ocickpt setup --undo` removes it."
+CHOOSER = "ocickpt-runtime"
+"""The launcher whose runtime the host's configuration names."""
+
+# One exec for everything, and no process of its own on the way but for `create`. Variables are spelled so that
+# none in the caller's environment is touched. Options with values are those of runc's main.go and crun's crun.c.
+_LAUNCHER = """\
+#!/bin/sh
+{marker}
+#
+# Hands every call over to the runtime, but through ocickpt's shim: `checkpoint`, which may have to be pushed;
+# `restore`, while an `ocickpt` is at work; `create` of a container that is to be restored instead, and what
+# comes before it runs. The two probes podman makes have a single argument and never go there.
+_ocickpt_runtime={runtime}
+_ocickpt_python={python}
+_ocickpt_shim={shim}
+[ -x "$_ocickpt_runtime" ] || {{ _ocickpt_runtime={name}; _ocickpt_python=''; }}
+_ocickpt_verb='' _ocickpt_skip='' _ocickpt_rest=0 _ocickpt_bundle=. _ocickpt_ours=''
+for _ocickpt_word do
+    if [ -n "$_ocickpt_skip" ]; then
+        [ "$_ocickpt_skip" = 1 ] || _ocickpt_bundle=$_ocickpt_word
+        _ocickpt_skip=''
+        continue
+    fi
+    case $_ocickpt_verb in
+        '')
+            case $_ocickpt_word in
+                --root | --log | --log-format | --log-level | --criu | --rootless | --cgroup-manager) _ocickpt_skip=1 ;;
+                -*) ;;
+                checkpoint | restore | create | start | state | delete) _ocickpt_verb=$_ocickpt_word ;;
+                *) break ;;
+            esac
+            continue
+            ;;
+    esac
+    _ocickpt_rest=$((_ocickpt_rest + 1))
+    case $_ocickpt_word in
+        -h | --help) _ocickpt_verb=help; break ;;
+        -b | --bundle) _ocickpt_skip=bundle ;;
+        --bundle=*) _ocickpt_bundle=${{_ocickpt_word#--bundle=}} ;;
+        -b=*) _ocickpt_bundle=${{_ocickpt_word#-b=}} ;;
+    esac
+done
+case $_ocickpt_verb in
+    checkpoint)
+        [ "$_ocickpt_rest" -le 1 ] || _ocickpt_ours=1
+        ;;
+    restore)
+        if [ "$_ocickpt_rest" -gt 1 ]; then
+            for _ocickpt_word in {operations}/*; do
+                [ ! -e "$_ocickpt_word" ] || _ocickpt_ours=1
+            done
+        fi
+        ;;
+    create)
+        if grep -qsF {annotation} "$_ocickpt_bundle/config.json"; then _ocickpt_ours=1; fi
+        ;;
+    start | state | delete)
+        for _ocickpt_word do
+            [ ! -e "{created}/$_ocickpt_word" ] || _ocickpt_ours=1
+        done
+        ;;
+esac
+if [ -n "$_ocickpt_ours" ]; then
+    if [ -x "$_ocickpt_python" ] && [ -r "$_ocickpt_shim" ]; then
+        exec "$_ocickpt_python" -I {start} "$_ocickpt_runtime" "$@"
+    fi
+    _ocickpt_word='ocickpt: its shim is not where `ocickpt setup` found it: run that again'
+    logger -t ocickpt -p daemon.err "$_ocickpt_word" 2>/dev/null
+    if [ "$_ocickpt_verb" = create ]; then
+        echo "$_ocickpt_word; this container is to be restored and was not started" >&2
+        exit 1
+    fi
+fi
+exec "$_ocickpt_runtime" "$@"
+"""
+
+_CHOOSER = """\
+#!/bin/sh
+{marker}
+#
+# The launcher of the runtime that the host's configuration names, else that of {default}.
+_ocickpt_name={default}
+if [ -r {config} ]; then
+    while IFS= read -r _ocickpt_line; do
+        case $_ocickpt_line in
+            '['*) break ;;
+            runtime*=*[\\"\\']runc[\\"\\']*) _ocickpt_name=runc ;;
+            runtime*=*[\\"\\']crun[\\"\\']*) _ocickpt_name=crun ;;
+        esac
+    done < {config}
+fi
+exec {directory}/"$_ocickpt_name" "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """What stands in the launcher of one runtime."""
+
+    name: str
+    runtime: str
+    """The program behind it."""
+    python: str
+    shim: str
+    """The shim's source file; its code is found by `start`."""
+    start: str
+
+    @classmethod
+    def of(cls, name: str, runtime: str, python: str) -> Launcher:
+        """The launcher that hands the calls of the runtime `name` over to `runtime`, or to our shim under `python`."""
+        return cls(name, runtime, python, shim.__file__, _start())
+
+    def text(self) -> str:
+        """The script."""
+        return _LAUNCHER.format(
+            marker=MARKER,
+            name=self.name,
+            runtime=shlex.quote(self.runtime),
+            python=shlex.quote(self.python),
+            shim=shlex.quote(self.shim),
+            operations=shim.OPERATIONS,
+            created=shim.CREATED,
+            annotation=names.ANNOTATION_RESTORE,
+            start=self.start,
+        )
+
+    @classmethod
+    def read(cls, name: str, path: Path) -> Launcher | None:
+        """What stands in the launcher at `path`; None for any file that is not exactly a launcher."""
+        text = read(path) if is_ours(path) else ""
+        try:
+            words = [shlex.split(line, comments=True) for line in text.splitlines()]
+        except ValueError:
+            return None
+        recorded = dict(line[0].partition("=")[::2] for line in words if len(line) == 1)
+        start = next((line[3:-2] for line in words if line[:1] == ["exec"] and len(line) > 5), [])
+        runtime, python, its_shim = (recorded.get(f"_ocickpt_{part}", "") for part in ("runtime", "python", "shim"))
+        found = cls(name, runtime, python, its_shim, shlex.join(start))
+        return found if found.text() == text else None
+
+
+def chooser(directory: Path, default: str) -> str:
+    """The script that becomes one of the launchers in `directory`."""
+    return _CHOOSER.format(
+        marker=MARKER, default=default, config=shlex.quote(str(config.PATH)), directory=shlex.quote(str(directory))
+    )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether one of the first two lines of a file is our marker."""
+    try:
+        with path.open("rb") as file:
+            return MARKER.encode() in (file.readline(200).rstrip(b"\n"), file.readline(200).rstrip(b"\n"))
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+
+
+def read(path: Path) -> str:
+    """A file's text, or none."""
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _start() -> str:
+    """How an isolated interpreter (``-I``: no PYTHONPATH, no user site, no current directory) finds the shim."""
+    package = Path(ocickpt.__file__).resolve().parent
+    ask = "import ocickpt; print(ocickpt.__file__)"
+    try:
+        found = proc.run([sys.executable, "-I", "-c", ask], check=False, timeout=30).stdout.strip()
+    except OcickptError:
+        found = ""
+    if found and Path(found).resolve().parent == package:
+        return "-m ocickpt.shim"
+    code = f"import sys; sys.path.insert(0, {str(package.parent)!r}); from ocickpt.shim import main; main(sys.argv[1:])"
+    return f"-c {shlex.quote(code)}"
