@@ -24,7 +24,7 @@ PATH = Path("/etc/ocickpt/config.toml")
 _MOST = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Config:
     """What stands in the file, or what holds where nothing stands."""
 

@@ -69,6 +69,11 @@ def run(
     return result
 
 
+def call(argv: Sequence[str]) -> int:
+    """Run `argv` with this process's own stdin, stdout and stderr; its exit status."""
+    return subprocess.run(list(argv), check=False).returncode
+
+
 class Background:
     """A command that runs on while this process does other things, and also if this process dies.
 

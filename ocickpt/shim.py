@@ -76,7 +76,7 @@ def main(argv: list[str]) -> NoReturn:
         sys.exit(instead.before_it_runs([runtime, *arguments[:position]], verb, rest))
     if verb == "restore" and (key := _marked(option(rest, "--image-path"))):
         arguments[position + 1 : position + 1] = _prepare_restore(key, rest)
-    _become(runtime, arguments)
+    become(runtime, arguments)
 
 
 def subcommand(arguments: list[str]) -> int:
@@ -97,7 +97,8 @@ def option(arguments: list[str], name: str) -> str:
     return ""
 
 
-def _become(runtime: str, arguments: list[str]) -> NoReturn:
+def become(runtime: str, arguments: list[str]) -> NoReturn:
+    """Be the runtime from now on."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)  # Python ignores them, and the runtime would go on ignoring them
     os.execv(runtime, [runtime, *arguments])  # noqa: S606 - handing over is what this is for
@@ -112,7 +113,7 @@ def _checkpoint(flow: io.BufferedRWPair, runtime: str, before: list[str], rest: 
     if not plan.get("ok"):
         sys.exit(f"ocickpt: {plan.get('error') or _GONE}")
     if "aside" not in plan:
-        _become(runtime, [*before, "checkpoint", *rest])
+        become(runtime, [*before, "checkpoint", *rest])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # what is begun is brought to an end: nothing stays frozen
     if subprocess.run([*call, "pause", container], check=False).returncode:

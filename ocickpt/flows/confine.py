@@ -1,6 +1,7 @@
 """What CRIU and the runtimes leave undone when they restore a container, for it to be what it was.
 
-It is done right after podman's restore: for a moment the container runs without.
+It is done right after podman's restore, for a moment the container runs without; where a container is restored
+instead of started it is done before the container runs.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ocickpt import proc
-from ocickpt.engine import criu, crun, namespaces, podman
+from ocickpt.engine import criu, crun, namespaces
 from ocickpt.errors import IntegrityError, NotFoundError, StorageError
 from ocickpt.model import parse_json
 
@@ -19,7 +20,27 @@ MOUNTS = re.compile(r"mountpoints-\d+\.img", re.ASCII)
 """The names of the images that list a container's mounts."""
 
 
-def complete(container: podman.Container, mountpoints: Iterable[bytes], work: Path) -> None:
+class Restored(Protocol):
+    """A container that a runtime has restored."""
+
+    @property
+    def id(self) -> str:
+        """As the runtime knows it."""
+
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+
+    @property
+    def bundle(self) -> Path:
+        """Its OCI bundle."""
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime."""
+
+
+def complete(container: Restored, mountpoints: Iterable[bytes], work: Path) -> None:
     """Confine and set the restored `container` like the one whose `mountpoints` images these are.
 
     Files are made in `work`. Raises NotFoundError when the container has ended meanwhile.

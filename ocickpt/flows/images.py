@@ -7,18 +7,35 @@ and mounts what the images list: looking at the container afterwards would be to
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from ocickpt.description import Security
+from ocickpt.description import Description, Security
 from ocickpt.engine import criu
 from ocickpt.errors import IntegrityError
 from ocickpt.flows import confine
+from ocickpt.flows import contents as parts
+from ocickpt.flows.describe import labels
 from ocickpt.flows.rebuild import Rebuilder
-from ocickpt.model import FileType
-from ocickpt.trust import process
+from ocickpt.model import FileType, parse_json
+from ocickpt.trust import process, security
 
 _CORE = re.compile(r"checkpoint/core-\d+\.img", re.ASCII)
 _SECCOMP = re.compile(r"checkpoint/seccomp\.img")
 _MOUNTS = re.compile(rf"checkpoint/{confine.MOUNTS.pattern}", re.ASCII)
+
+
+def saved(rebuilder: Rebuilder, shown: Description) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The container's configuration and OCI specification, once they and the images say what the description shows.
+
+    Raises IntegrityError, UnsupportedError.
+    """
+    config = parse_json(rebuilder.file(parts.CONFIG), "container's configuration")
+    spec = parse_json(rebuilder.file(parts.SPEC), "container's OCI specification")
+    real = security.summary(spec, criu.images_lsm(rebuilder.file(parts.INVENTORY)), labels(config))
+    if real != shown.security:
+        raise IntegrityError("the checkpoint's security settings are not those its description shows")
+    check(rebuilder, real)
+    return config, spec
 
 
 def check(rebuilder: Rebuilder, shown: Security) -> None:

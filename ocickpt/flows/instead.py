@@ -1,13 +1,242 @@
-"""A container that is created and annotated is restored instead of started (being built)."""
+"""A container is restored instead of started, because whoever creates it asks for it in an annotation.
+
+    podman run --annotation io.ocickpt.restore=REPOSITORY@sha256:… IMAGE
+
+The engine creates a container as always. In the runtime's `create` its processes are restored, and stand still;
+`start` lets them run. What the container is (mounts, devices, namespaces, limits) comes from the new bundle, what
+runs in it from the checkpoint (`bundle.py`). Only the runtime's own interface is used, so it is the same under
+any engine, and under none. podman is never asked about the container: it holds its lock.
+
+It happens once per container, and `RESTORED` in the bundle says that it has: started again, it starts as usual.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import sys
+import syslog
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocickpt import config, names, proc, shim
+from ocickpt.engine import criu, host
+from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError
+from ocickpt.flows import artifact, bundle, confine, images, operation, policy, preflight
+from ocickpt.flows.rebuild import Rebuilder
+from ocickpt.model import Kind, Silent, parse_json
+from ocickpt.store import Access, open_source
+from ocickpt.trust import process
+
+RESTORED = "ocickpt-restored"
+"""The file in the bundle that says of which container's processes it had been restored."""
+
+_WORK = "ocickpt"
+_VALUED = {"-b", "--bundle", "--pid-file", "--console-socket", "--pidfd-socket", "--preserve-fds", "-f", "--config"}
+_KEPT = ("--pid-file", "--console-socket")
+_SHM = "/dev/shm"  # noqa: S108 - the container's
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A runtime's `create`."""
+
+    call: list[str]
+    """The runtime and its options before the subcommand."""
+    rest: list[str]
+    """What comes after the subcommand."""
+    id: str
+    bundle: Path
+    pid: int = 0
+
+    @property
+    def runtime(self) -> str:
+        return Path(self.call[0]).name
+
+    @property
+    def work(self) -> Path:
+        return self.bundle / _WORK / self.id
+
+    @property
+    def restored(self) -> Path:
+        return self.bundle / RESTORED
+
+    @property
+    def waiting(self) -> Path:
+        """The file that says that the container stands still until its `start`."""
+        return shim.CREATED / self.id
+
+    def run(self, *arguments: str) -> proc.Result:
+        """Call the runtime; CommandError when it fails."""
+        return proc.run([*self.call, *arguments])
+
 
 def create(call: list[str], rest: list[str]) -> int:
-    """Restore instead."""
-    raise NotImplementedError(call, rest)
+    """Do what ``RUNTIME create …`` does, with processes from a checkpoint; the exit status."""
+    request = _Request(call, rest, _positional(rest)[-1:][0] if _positional(rest) else "", _bundle(rest))
+    try:
+        spec = json.loads((request.bundle / "config.json").read_bytes())
+        wanted = str((spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE) or "")
+    except (OSError, ValueError, AttributeError):
+        wanted = ""  # the runtime will say what is wrong with it
+    if not wanted or not request.id or _was_restored(request):
+        shim.become(call[0], [*call[1:], "create", *rest])
+    try:
+        with operation.undisturbed():
+            _create(request, spec, wanted)
+    except OcickptError as error:
+        _tell(request, error)
+        return 1
+    return 0
 
 
 def before_it_runs(call: list[str], verb: str, rest: list[str]) -> int:
-    """What comes before it runs."""
-    raise NotImplementedError(call, verb, rest)
+    """`start`, `state` and `delete` of a container that stands still because it was restored in its `create`."""
+    container = _positional(rest)[-1]
+    waiting = shim.CREATED / container
+    if verb == "start":
+        status = proc.call([*call, "resume", container])
+    elif verb == "delete":
+        status = proc.call([*call, "delete", *rest])
+    else:
+        done = proc.run([*call, "state", *rest], check=False)
+        sys.stdout.write(_created(done.stdout))
+        sys.stderr.write(done.stderr)
+        return done.returncode
+    if status == 0:
+        waiting.unlink(missing_ok=True)
+    return status
+
+
+def _created(state: str) -> str:
+    """The state of a container that was created, where the runtime says that it is paused."""
+    try:
+        value = json.loads(state)
+    except ValueError:
+        return state
+    if value.get("status") == "paused":
+        value["status"] = "created"
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
+    reference = policy.pinned(wanted, config.load())
+    with _work(request), closing(open_source(reference, Access())) as source:
+        found = artifact.load(source, reference)
+        if found.description.runtime.name != request.runtime:
+            raise IncompatibleError(
+                f"the checkpoint was made under {found.description.runtime.name[:100]}, this is {request.runtime}"
+            )
+        preflight.check_host(found.description, host.facts())
+        rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
+        configuration, saved = images.saved(rebuilder, found.description)
+        bundle.check(spec, saved, request.runtime)
+        rebuilder.check_space(request.work)
+        source.fetch((found.manifest.config, *found.manifest.layers))
+        _fill(request, rebuilder, spec, configuration)
+        _restore(request, rebuilder, found)
+
+
+@contextlib.contextmanager
+def _work(request: _Request) -> Iterator[None]:
+    """The directory in which all this is done; it goes, and so does what runs when this fails."""
+    operation.make_directory(request.work)
+    try:
+        yield
+    except BaseException:
+        proc.run([*request.call, "delete", "--force", request.id], check=False)
+        request.waiting.unlink(missing_ok=True)
+        request.restored.unlink(missing_ok=True)
+        raise
+    finally:
+        operation.remove_directory(request.work)
+
+
+def _fill(request: _Request, rebuilder: Rebuilder, spec: dict[str, Any], configuration: dict[str, Any]) -> None:
+    """Bring memory and files to where the runtime will look for them."""
+    root = request.bundle / (spec.get("root") or {}).get("path", "rootfs")
+    rebuilder.tree(Kind.ROOTFS, root)
+    places = bundle.mounts(spec)
+    for volume in configuration.get("namedVolumes") or ():
+        place = Path(places[os.path.normpath(volume["dest"])]["source"])
+        if any(place.iterdir()):
+            raise IncompatibleError(
+                f"the volume at {volume['dest']} has content already, and the checkpoint brings its own",
+                hint="give it an empty one; `:nocopy` keeps podman from filling a new one from the image",
+            )
+        rebuilder.tree(Kind.VOLUME, place, volume["volumeName"])
+    shm = places.get(_SHM, {})
+    for directory in ("shm", "images"):
+        (request.work / directory).mkdir()
+    if shm.get("source", "").startswith("/"):
+        rebuilder.shm(Path(shm["source"]), request.work / "shm")
+    bundle.make_mount_points(spec, request.bundle)
+    rebuilder.images(request.work / "images")
+    rebuilder.pages(request.work / "images")
+
+
+def _restore(request: _Request, rebuilder: Rebuilder, found: artifact.Artifact) -> None:
+    """Restore, and confine what stands still then."""
+    shim.CREATED.mkdir(mode=0o700, parents=True, exist_ok=True)
+    request.waiting.write_text(str(request.bundle), "utf-8")
+    with request.restored.open("w", encoding="ascii") as file:
+        # Written down before anything can run: rather not restored than restored twice.
+        file.write(request.id)
+        file.flush()
+        os.fsync(file.fileno())
+    options = ["--tcp-established"] if found.description.options.tcp_established else []
+    options += ["--file-locks"] if found.description.options.file_locks else []
+    for name in _KEPT:
+        options += [name, value] if (value := shim.option(request.rest, name)) else []
+    paths = ["--image-path", str(request.work / "images"), "--work-path", str(request.work)]
+    command = [*request.call, "restore", "--detach", "--bundle", str(request.bundle), *paths, *options, request.id]
+    # With our own descriptors: they become the container's.
+    if proc.call(command):
+        reasons = criu.log_errors(request.work / "restore.log")
+        raise CommandError(f"CRIU cannot restore the checkpoint: {'; '.join(reasons) or 'it said nothing'}")
+    request.run("pause", request.id)
+    state = parse_json(request.run("state", request.id).stdout.encode(), "state of the container")
+    running = _Request(request.call, request.rest, request.id, request.bundle, int(state["pid"]))
+    confine.complete(running, images.mountpoints(rebuilder), request.work)
+    problem = process.unconfined(running.pid, found.description.security)
+    if problem:
+        raise IntegrityError(f"the restored container is not confined as it was ({problem}); it was removed")
+
+
+def _was_restored(request: _Request) -> bool:
+    try:
+        return request.restored.read_text("ascii") == request.id
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _tell(request: _Request, error: OcickptError) -> None:
+    """Say why the container cannot be created, where engines look for it: stderr, the runtime's log, and syslog."""
+    text = f"ocickpt: {error.message}" + (f" ({error.hint})" if error.hint else "")
+    sys.stderr.write(f"{text}\n")
+    syslog.openlog("ocickpt", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_ERR, text)
+    log = shim.option(request.call, "--log")
+    if log:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with contextlib.suppress(OSError), Path(log).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"level": "error", "msg": text, "time": now}) + "\n")
+
+
+def _bundle(rest: list[str]) -> Path:
+    return Path(shim.option(rest, "--bundle") or shim.option(rest, "-b") or ".").absolute()
+
+
+def _positional(rest: list[str]) -> list[str]:
+    found, skip = [], False
+    for word in rest:
+        if skip or word.startswith("-"):
+            skip = not skip and word in _VALUED
+        else:
+            found.append(word)
+    return found

@@ -6,10 +6,11 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from ocickpt import names
 from ocickpt.engine import archive
@@ -23,6 +24,8 @@ from ocickpt.pack import reader
 from ocickpt.pack.files import Tree
 from ocickpt.pack.format import ZEROS
 from ocickpt.pack.index import Index
+
+_BLOCK = 1 << 20
 
 
 class Rebuilder:
@@ -160,6 +163,23 @@ class Rebuilder:
             reader.extract(self.index, self._source, files, writer.write, self._progress)
             writer.finish()
 
+    def shm(self, root: Path, work: Path) -> None:
+        """Apply the container's /dev/shm to the live directory `root`; files are made in `work`."""
+        staged = self._stage(Kind.STATE, parts.DEVSHM, work)
+        tar: Path | bytes | None = self._boot.get(parts.DEVSHM)
+        for number, entry in self.index.files_of(Kind.STATE):
+            if entry.path == parts.DEVSHM:
+                tar = staged(number)
+        if tar is None:
+            return
+        with TreeWriter(root) as writer:
+            writer.prepare(list(enumerate(content.entry for content in _tree(tar))))
+            for number, content in enumerate(_tree(tar)):
+                if content.open:
+                    for offset, data in _blocks(content.runs, content.open()):
+                        writer.write(number, offset, memoryview(data))
+            writer.finish()
+
     def skeleton(self, path: Path, replaced: dict[str, bytes], work: Path) -> None:
         """Write the archive podman imports when the shim brings memory and files: everything but these."""
         with archive.ArchiveWriter(path) as out:
@@ -248,14 +268,21 @@ def _rewritten(tar: Path | bytes, work: Path) -> Path:
     that leads.
     """
 
-    def read() -> Iterator[Content]:
-        with io.BytesIO(tar) if isinstance(tar, bytes) else parts.open_file(tar) as stream:
-            yield from archive.tree_contents(archive.nested(stream, parts.DEVSHM), Kind.STATE)
-
-    Tree().add_all(content.entry for content in read())
+    Tree().add_all(content.entry for content in _tree(tar))
     target = work / "shm.tar"
-    archive.tree_tar(target, read())
+    archive.tree_tar(target, _tree(tar))
     return target
+
+
+def _tree(tar: Path | bytes) -> Iterator[Content]:
+    with io.BytesIO(tar) if isinstance(tar, bytes) else parts.open_file(tar) as stream:
+        yield from archive.tree_contents(archive.nested(stream, parts.DEVSHM), Kind.STATE)
+
+
+def _blocks(runs: Iterable[Run], stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    for run in runs:
+        for offset in range(run.offset, run.offset + run.length, _BLOCK):
+            yield offset, stream.read(min(_BLOCK, run.offset + run.length - offset))
 
 
 def _below(path: str, prefix: str) -> bool:

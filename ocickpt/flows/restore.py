@@ -20,14 +20,13 @@ from ocickpt import proc, shim
 from ocickpt.engine import criu, host, libpod, podman
 from ocickpt.errors import CommandError, ExistsError, IntegrityError, OcickptError, PrerequisiteError, StorageError
 from ocickpt.flows import artifact, confine, images, lazy, made, operation, preflight, recover, setup
-from ocickpt.flows import contents as parts
-from ocickpt.flows.describe import labels
+from ocickpt.flows.bundle import make_mount_points
 from ocickpt.flows.journal import RESTORE, Journal, Record
 from ocickpt.flows.rebuild import Rebuilder
 from ocickpt.model import Kind, Progress, parse_json
 from ocickpt.store import Access, open_source
 from ocickpt.store.reference import Reference
-from ocickpt.trust import process, security
+from ocickpt.trust import process
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,8 @@ def restore(ref: str, options: RestoreOptions, access: Access, progress: Progres
 
 def _import(rebuilder: Rebuilder, found: artifact.Artifact, roots: podman.Roots) -> libpod.Imported:
     """The container's configuration, once it says the same as the description everybody sees."""
-    config = parse_json(rebuilder.file(parts.CONFIG), "container's configuration")
-    spec = parse_json(rebuilder.file(parts.SPEC), "container's OCI specification")
     told = found.description
-    real = security.summary(spec, criu.images_lsm(rebuilder.file(parts.INVENTORY)), labels(config))
-    if real != told.security:
-        raise IntegrityError("the checkpoint's security settings are not those its description shows")
-    images.check(rebuilder, real)
+    config, spec = images.saved(rebuilder, told)
     imported = libpod.import_config(config, spec, roots.graph, roots.volumes)
     if (imported.name, imported.image_id, imported.runtime) != (
         told.container.name,
@@ -231,26 +225,10 @@ def _fill(
     if not options.ignore_volumes:
         for volume, place in imported.volumes.items():
             rebuilder.tree(Kind.VOLUME, Path(place), volume)
-    _make_mount_points(config["mounts"], bundle)
+    make_mount_points(config, bundle)
     for pages in (work / "pages").iterdir():
         pages.rename(image_path / pages.name)
     (image_path / shim.MARKER).unlink()
-
-
-def _make_mount_points(mounts: list[dict[str, Any]], bundle: Path) -> None:
-    """Make what files are mounted upon in the directories that podman made for this container: CRIU looks for it.
-
-    They are those for secrets, on disk or in memory: ``overlay-containers/ID/userdata/…``.
-    """
-    places = {Path(os.path.normpath(mount["destination"])): Path(mount.get("source", "")) for mount in mounts}
-    for outer, directory in places.items():
-        if f"{bundle.parent.name}/{bundle.name}/" not in str(directory) or not directory.is_dir():
-            continue
-        for inner, source in places.items():
-            if inner != outer and inner.is_relative_to(outer) and not source.is_dir():
-                point = directory / inner.relative_to(outer)
-                point.parent.mkdir(parents=True, exist_ok=True)
-                point.touch()
 
 
 def _check_confined(subject: podman.Container, found: artifact.Artifact) -> None:

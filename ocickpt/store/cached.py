@@ -6,10 +6,12 @@ what the tag means now.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
-from ocickpt.model import Descriptor
+from ocickpt.model import Descriptor, Silent
 from ocickpt.store.access import Access
 from ocickpt.store.base import Store
 from ocickpt.store.local import LocalStore
@@ -40,6 +42,20 @@ class CachedSource:
     def open_blob(self, blob: Descriptor) -> AbstractContextManager[BinaryIO]:
         """As in `BlobSource.open_blob`."""
         return self._holder(blob).open_blob(blob)
+
+    def fetch(self, blobs: Iterable[Descriptor], jobs: int = 4) -> None:
+        """Bring `blobs` into the local store: each once, however many processes want it at the same time.
+
+        They stay there until this is closed, and as long as nobody collects garbage.
+        """
+
+        def fetch(blob: Descriptor) -> None:
+            with self._local.alone(blob):
+                self._local.put_blob(blob, lambda: self._origin.open_blob(blob).__enter__(), Silent())
+
+        with ThreadPoolExecutor(jobs, "fetch") as pool:
+            for _ in pool.map(fetch, blobs):
+                pass
 
     def close(self) -> None:
         """Close both."""

@@ -5,8 +5,10 @@ Its tags are written ``NAME:TAG``, so skopeo reads them as ``oci:/var/lib/ocickp
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -66,6 +68,16 @@ class LocalStore(LayoutStore):
             return ref_name
         name, _, tag = ref_name.rpartition(":")
         return tag if name == self.repository else None
+
+    @contextlib.contextmanager
+    def alone(self, blob: Descriptor) -> Iterator[None]:
+        """Be the only one on this host who fetches `blob`, until the end of the block."""
+        with (
+            contextlib.closing(self._root.child("fetching", create=True, mode=0o700)) as directory,
+            contextlib.closing(directory.child(blob.digest[-1], create=True, mode=0o700)) as lock,
+            lock.locked(),
+        ):
+            yield
 
     def for_repository(self, repository: str) -> Self:
         """The same directory, seen as the repository `repository` (to be closed by itself)."""
