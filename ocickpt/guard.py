@@ -13,6 +13,7 @@ under `STATES`; it is gone when all memory is there, and stays when the containe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -112,7 +113,7 @@ def _clean(work: Path, plan: dict[str, Any], *, keep_state: bool) -> None:
     if complete:
         # Until here the restore's journal said whose this directory is.
         shutil.rmtree(work, ignore_errors=True)
-        if not any(work.parent.iterdir()):
+        with contextlib.suppress(OSError):  # others are in it
             work.parent.rmdir()
         for journal in plan["journal"]:
             Path(journal).unlink(missing_ok=True)

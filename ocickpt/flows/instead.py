@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ocickpt import config, names, proc, shim
-from ocickpt.engine import criu, host
+from ocickpt.engine import criu, host, storage
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError
 from ocickpt.flows import artifact, bundle, confine, images, operation, policy, preflight
 from ocickpt.flows.rebuild import Rebuilder
@@ -136,6 +136,11 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
         configuration, saved = images.saved(rebuilder, found.description)
         bundle.check(spec, saved, request.runtime)
+        image, before = storage.image_of(request.bundle), found.description.image
+        if image not in ("", before.id):
+            raise IncompatibleError(
+                f"the container is made from image {image[:12]}, the checkpoint's from {before.id[:12]} ({before.name})"
+            )
         rebuilder.check_space(request.work)
         source.fetch((found.manifest.config, *found.manifest.layers))
         _fill(request, rebuilder, spec, configuration)
@@ -167,7 +172,7 @@ def _fill(request: _Request, rebuilder: Rebuilder, spec: dict[str, Any], configu
         if any(place.iterdir()):
             raise IncompatibleError(
                 f"the volume at {volume['dest']} has content already, and the checkpoint brings its own",
-                hint="give it an empty one; `:nocopy` keeps podman from filling a new one from the image",
+                hint="give it an empty one (with crun, `:nocopy` keeps podman from filling a new one from the image)",
             )
         rebuilder.tree(Kind.VOLUME, place, volume["volumeName"])
     shm = places.get(_SHM, {})

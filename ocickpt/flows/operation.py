@@ -160,7 +160,10 @@ def make_directory(path: Path) -> Path:
     """A new private directory for one operation; one that a dead process left there is emptied."""
     remove_directory(path)
     try:
-        path.mkdir(mode=0o700, parents=True)
+        while not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another operation found the one above it empty
+                path.mkdir(mode=0o700)
     except OSError as error:
         raise StorageError(f"{path} cannot be made: {error.strerror}") from error
     return path
@@ -172,7 +175,7 @@ def remove_directory(path: Path) -> None:
         crun.clean(path)
         if path.exists():
             shutil.rmtree(path)
-        if path.parent.is_dir() and not any(path.parent.iterdir()):
-            path.parent.rmdir()
     except OSError as error:
         raise StorageError(f"{path} cannot be removed: {error.strerror}") from error
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()

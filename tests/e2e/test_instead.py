@@ -1,0 +1,241 @@
+"""`podman run --annotation io.ocickpt.restore=…`: a container that was restored, not started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Host, Start
+
+COUNTER = ("localhost/python", "python3", "/counter.py")
+LAUNCHERS = "/usr/local/libexec/ocickpt"
+CONFIG = "/etc/ocickpt/config.toml"
+one_runtime = pytest.mark.parametrize("runtime", ["crun"], indirect=True)
+
+REBOOT = """
+    cd /; podman ps --all --format '{{.ID}}' --no-trunc >/tmp/ids
+    for id in $(cat /tmp/ids); do
+        kill -KILL $(pgrep -f "conmon.*-c $id") $(podman inspect -f '{{.State.Pid}}' $id)
+    done
+    sleep 0.5
+    findmnt --noheadings --list --output TARGET | grep -E '/(merged|userdata/shm)$|^/run/netns/' | xargs -rn1 umount -l
+    rm -rf /run/containers /run/libpod /run/netns/* /run/ocickpt /run/runc /run/crun /run/crun.* /tmp/ids
+    find /sys/fs/cgroup -depth -type d -name 'libpod-*' -exec rmdir {} +
+"""
+
+
+@pytest.fixture(autouse=True)
+def allowed(hosts: tuple[Host, Host]) -> Iterator[None]:
+    """Host b lets containers be restored from what tests push."""
+    _, b = hosts
+    b.sh(f"mkdir -p /etc/ocickpt; printf '[restore-on-start]\\nallow = [\"registry:5000/t\"]\\n' >{CONFIG}")
+    yield
+    b.run("rm", "-f", CONFIG)
+
+
+def checkpointed(a: Host, ref: str) -> str:
+    """The pinned reference of the container `web` on host a, which goes."""
+    found = a.ocickpt("checkpoint", "--quiet", "web", ref).stdout.strip()
+    a.run("podman", "rm", "web")
+    return found
+
+
+def manifest_of(host: Host, pinned: str) -> dict[str, Any]:
+    repository, _, digest = pinned.partition("@")
+    reference = f"docker://{repository.rpartition(':')[0]}@{digest}"
+    found: dict[str, Any] = json.loads(host.out("skopeo", "inspect", "--raw", "--tls-verify=false", reference))
+    return found
+
+
+def run(b: Host, runtime: str, name: str, pinned: str, *options: str, check: bool = True) -> str:
+    done = b.run(
+        "podman", "--runtime", runtime, "run", "--detach", "--name", name,
+        "--annotation", f"io.ocickpt.restore={pinned}", *options, *COUNTER, check=check,
+    )  # fmt: skip
+    return done.stdout.strip() if check else done.stderr
+
+
+def test_it_goes_on_and_then_it_is_a_container_like_any_other(
+    hosts: tuple[Host, Host], start: Start, ref: str, runtime: str
+) -> None:
+    a, b = hosts
+    start("web", "-v", "data:/data", *COUNTER)
+    assert [a.ask("web"), a.ask("web")] == ["0", "1"]
+    a.execute("web", "sh", "-c", "echo kept >/data/file; echo changed >/etc/motd; rm /etc/issue; echo shm >/dev/shm/x")
+    pinned = checkpointed(a, ref)
+    run(b, runtime, "new", pinned, "-v", "data:/data", "--restart=always")
+    assert b.ask("new") == "2"
+    assert b.execute("new", "cat", "/data/file", "/etc/motd", "/dev/shm/x") == "kept\nchanged\nshm"
+    assert b.run("podman", "exec", "new", "test", "-e", "/etc/issue", check=False).returncode == 1
+    assert "GET /" in b.out("podman", "logs", "new")
+    assert b.out("podman", "ps", "--format", "{{.Names}} {{.Command}}").startswith("new python3")
+    assert not b.inspect("new")["State"].get("Restored")
+    b.execute("new", "sh", "-c", "echo later >/etc/motd")
+
+    # Once only: from here on it starts with its own files.
+    b.run("podman", "stop", "--time", "0", "new")
+    b.run("podman", "start", "new")
+    assert [b.ask("new"), b.ask("new")] == ["0", "1"]
+    assert b.execute("new", "cat", "/data/file", "/etc/motd") == "kept\nlater"
+    b.run("podman", "exec", "new", "kill", "-KILL", "-1", check=False)
+    b.sh("kill -KILL $(podman inspect -f '{{.State.Pid}}' new)")
+    b.wait("sh", "-c", "test $(podman inspect -f '{{.RestartCount}}' new) = 1")
+    assert b.ask("new") == "0"
+    b.sh(REBOOT)
+    b.ocickpt("setup")
+    b.run("podman", "start", "new")
+    assert b.ask("new") == "0"
+    assert b.execute("new", "cat", "/data/file", "/etc/motd") == "kept\nlater"
+    b.run("podman", "rm", "--force", "--time", "0", "new")
+    b.run("podman", "volume", "rm", "data")
+
+
+@one_runtime
+def test_until_it_is_started_it_stands_still(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
+    a, b = hosts
+    start("web", *COUNTER)
+    assert a.ask("web") == "0"
+    pinned = checkpointed(a, ref)
+    b.run(
+        "podman", "--runtime", runtime, "create", "--name", "new",
+        "--annotation", f"io.ocickpt.restore={pinned}", *COUNTER,
+    )  # fmt: skip
+    b.run("podman", "init", "new")
+    identity = b.inspect("new")["Id"]
+    assert json.loads(b.out(f"{LAUNCHERS}/{runtime}", "state", identity))["status"] == "created"
+    b.run("podman", "start", "new")
+    assert b.ask("new") == "1"
+    # Removed before it ever ran, it leaves nothing.
+    b.run("podman", "rm", "--force", "--time", "0", "new")
+    b.run("podman", "create", "--name", "new", "--annotation", f"io.ocickpt.restore={pinned}", *COUNTER)
+    b.run("podman", "init", "new")
+    b.run("podman", "rm", "--force", "--time", "0", "new")
+    assert b.sh("ls /run/ocickpt/created") == ""
+
+
+REFUSED = {
+    "a tag": (lambda pinned: pinned.partition("@")[0], [], "names no digest"),
+    "another repository": (lambda pinned: pinned.replace("/t/", "/u/"), [], "does not allow"),
+    "fewer mounts": (None, [], "does not mount /data"),
+    "more mounts": (None, ["-v", "data:/data", "--tmpfs", "/more"], "knows no mount at /more"),
+    "a volume with content": (None, ["-v", "data:/data"], "has content already"),
+    "fewer capabilities": (None, ["-v", "data:/data", "--cap-drop", "kill"], "lacks the"),
+    "another network": (None, ["-v", "data:/data", "--network", "host"], "namespace network"),
+}
+
+
+@one_runtime
+def test_what_does_not_fit_is_refused(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
+    a, b = hosts
+    start("web", "-v", "data:/data", *COUNTER)
+    a.ask("web")
+    pinned = checkpointed(a, ref)
+    for name, (change, options, word) in REFUSED.items():
+        if name == "a volume with content":
+            b.sh("podman volume create data; touch $(podman volume inspect -f '{{.Mountpoint}}' data)/x")
+        said = run(b, runtime, "new", change(pinned) if change else pinned, *options, check=False)
+        assert word in said, name
+        assert b.inspect("new")["State"]["Pid"] == 0
+        assert "0" * 64 not in said
+        b.run("podman", "rm", "new")
+        b.run("podman", "volume", "rm", "data", check=False)
+        assert b.leftovers() == []
+    b.sh(f"echo 'restore-on-start = 7' >{CONFIG}")
+    assert f"{CONFIG}" in run(b, runtime, "new", pinned, "-v", "data:/data", check=False)
+    b.run("podman", "rm", "new")
+    b.run("podman", "run", "--rm", *COUNTER[:1], "true")
+    b.run("rm", CONFIG)
+    assert "does not allow" in run(b, runtime, "new", pinned, "-v", "data:/data", check=False)
+
+
+@one_runtime
+def test_an_altered_bit_is_noticed_before_anything_runs(
+    hosts: tuple[Host, Host], start: Start, ref: str, runtime: str
+) -> None:
+    a, b = hosts
+    start("web", *COUNTER)
+    a.ask("web")
+    pinned = checkpointed(a, ref)
+    manifest = manifest_of(b, pinned)
+    registry = Host("registry")
+    for blob in (manifest["config"], *manifest["layers"]):
+        hexadecimal = blob["digest"].removeprefix("sha256:")
+        path = f"/var/lib/docker-registry/docker/registry/v2/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
+        flip = f"p = open({path!r}, 'r+b'); b = p.read(); p.seek(len(b) // 2); p.write(bytes([b[len(b) // 2] ^ 1]))"
+        registry.run("python3", "-c", flip)
+        b.forget()
+        said = run(b, runtime, "new", pinned, check=False)
+        assert "sha256:" in said or "digest" in said or "does not match" in said, (blob["mediaType"], said)
+        assert b.inspect("new")["State"]["Pid"] == 0
+        b.run("podman", "rm", "new")
+        registry.run("python3", "-c", flip)
+    run(b, runtime, "new", pinned)
+    assert b.ask("new") == "1"
+
+
+@one_runtime
+def test_fifty_copies(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
+    a, b = hosts
+    start("web", *COUNTER)
+    assert a.ask("web") == "0"
+    pinned = checkpointed(a, ref)
+    size = sum(layer["size"] for layer in manifest_of(b, pinned)["layers"])
+    received = "cat /sys/class/net/eth0/statistics/rx_bytes"
+    before = int(b.sh(received))
+    b.sh(
+        f"seq 50 | xargs -P 10 -I N podman --runtime {runtime} run --detach --name copy-N"
+        f" --annotation io.ocickpt.restore={pinned} {' '.join(COUNTER)}"
+    )
+    # Each asks for the manifest, and all for the chunks once.
+    assert int(b.sh(received)) - before < 2 * size
+    answers = b.sh(
+        "for c in $(podman ps --format '{{.Names}}'); do"
+        " curl -s $(podman inspect -f '{{.NetworkSettings.IPAddress}}' $c):8080; echo; done"
+    )
+    assert answers.split() == ["1"] * 50
+
+
+BUNDLE = """
+    set -e
+    podman create --name plain {image} python3 /counter.py; podman init plain
+    root=$(podman mount plain); static=$(podman inspect -f '{{{{.StaticDir}}}}' plain)
+    mkdir /tmp/plain /tmp/plain/shm; ip netns add plain; ip -n plain link set lo up
+    python3 - $static $root {pinned} <<'END'
+import json, sys
+static, root, pinned = sys.argv[1:]
+spec = json.load(open(static + "/config.json"))
+spec["root"]["path"], spec["linux"]["cgroupsPath"] = root, "/plain"
+spec["annotations"] = {{"io.ocickpt.restore": pinned}}
+for namespace in spec["linux"]["namespaces"]:
+    if namespace["type"] == "network":
+        namespace["path"] = "/run/netns/plain"
+json.dump(spec, open("/tmp/plain/config.json", "w"))
+END
+"""
+
+
+def test_without_any_engine(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
+    a, b = hosts
+    start("web", *COUNTER)
+    assert a.ask("web") == "0"
+    pinned = checkpointed(a, ref)
+    b.sh(BUNDLE.format(image=COUNTER[0], pinned=pinned))
+    program = f"{LAUNCHERS}/{runtime}"
+    try:
+        b.sh(f"cd /tmp/plain; {program} create --pid-file pid plain </dev/null >out 2>&1")
+        assert json.loads(b.out(program, "state", "plain"))["status"] == "created"
+        b.run(program, "start", "plain")
+        assert b.wait("ip", "netns", "exec", "plain", "curl", "-sf", "http://127.0.0.1:8080/") == "1"
+        b.run(program, "kill", "plain", "KILL")
+        b.wait("sh", "-c", f"{program} state plain | grep -q stopped")
+        b.run(program, "delete", "plain")
+        # The same container, started again.
+        b.sh(f"cd /tmp/plain; {program} create plain </dev/null >out 2>&1; {program} start plain")
+        assert b.wait("ip", "netns", "exec", "plain", "curl", "-sf", "http://127.0.0.1:8080/") == "0"
+    finally:
+        b.run(program, "delete", "--force", "plain", check=False)
+        b.run("podman", "umount", "plain", check=False)
+        b.sh("ip netns del plain; rm -rf /tmp/plain")
