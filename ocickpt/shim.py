@@ -50,11 +50,16 @@ REFUSED = "refused"
 """The file in a restore's directory that says that the runtime was kept from restoring."""
 
 _KEY = re.compile(r"[0-9a-f]{8,64}")
+_PAUSED = re.compile(rb'("status"\s*:\s*")paused(?=")')
 _GONE = "the ocickpt that asked for this is no longer running"
 _PATIENCE = 60.0
 
 # Options of runc and crun that come before the subcommand and take a value of their own.
 _VALUED = {"--root", "--log", "--log-format", "--log-level", "--criu", "--rootless", "--cgroup-manager"}
+# And options of their subcommands.
+_SUBCOMMANDS_VALUED = {
+    "-b", "--bundle", "--pid-file", "--console-socket", "--pidfd-socket", "--preserve-fds", "-f", "--config",
+}  # fmt: skip
 
 
 def main(argv: list[str]) -> NoReturn:
@@ -70,10 +75,8 @@ def main(argv: list[str]) -> NoReturn:
         from ocickpt.flows import instead
 
         sys.exit(instead.create([runtime, *arguments[:position]], rest))
-    if verb in ("start", "state", "delete"):
-        from ocickpt.flows import instead
-
-        sys.exit(instead.before_it_runs([runtime, *arguments[:position]], verb, rest))
+    if verb in ("start", "state", "delete") and (CREATED / container(rest)).exists():
+        sys.exit(_before_it_runs([runtime, *arguments[:position]], verb, rest))
     if verb == "restore" and (key := _marked(option(rest, "--image-path"))):
         arguments[position + 1 : position + 1] = _prepare_restore(key, rest)
     become(runtime, arguments)
@@ -94,6 +97,16 @@ def option(arguments: list[str], name: str) -> str:
             return arguments[position + 1]
         if argument.startswith(name + "="):
             return argument[len(name) + 1 :]
+    return ""
+
+
+def container(rest: list[str]) -> str:
+    """The container among what comes after a subcommand: the first word that is no option and no option's value."""
+    skip = False
+    for word in rest:
+        if not skip and not word.startswith("-"):
+            return word
+        skip = not skip and word in _SUBCOMMANDS_VALUED
     return ""
 
 
@@ -181,6 +194,19 @@ def _end(call: list[str], container: str) -> None:
         # cgroup v1 keeps the frozen from dying.
         subprocess.run([*call, "resume", container], check=False)
         select.select([process], [], [], _PATIENCE)
+
+
+def _before_it_runs(call: list[str], verb: str, rest: list[str]) -> int:
+    """`start`, `state` and `delete` of a container that stands still, for it was restored in its `create`."""
+    if verb == "state":
+        done = subprocess.run([*call, "state", *rest], check=False, stdout=subprocess.PIPE)
+        sys.stdout.buffer.write(_PAUSED.sub(rb"\1created", done.stdout))
+        return done.returncode
+    what = ["resume", container(rest)] if verb == "start" else ["delete", *rest]
+    status = subprocess.run([*call, *what], check=False).returncode
+    if status == 0:
+        (CREATED / container(rest)).unlink(missing_ok=True)
+    return status
 
 
 def _asked_for(container: str) -> bool:

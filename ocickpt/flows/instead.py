@@ -37,7 +37,6 @@ RESTORED = "ocickpt-restored"
 """The file in the bundle that says of which container's processes it had been restored."""
 
 _WORK = "ocickpt"
-_VALUED = {"-b", "--bundle", "--pid-file", "--console-socket", "--pidfd-socket", "--preserve-fds", "-f", "--config"}
 _KEPT = ("--pid-file", "--console-socket")
 _SHM = "/dev/shm"  # noqa: S108 - the container's
 
@@ -78,7 +77,7 @@ class _Request:
 
 def create(call: list[str], rest: list[str]) -> int:
     """Do what ``RUNTIME create …`` does, with processes from a checkpoint; the exit status."""
-    request = _Request(call, rest, _positional(rest)[-1:][0] if _positional(rest) else "", _bundle(rest))
+    request = _Request(call, rest, shim.container(rest), _bundle(rest))
     try:
         spec = json.loads((request.bundle / "config.json").read_bytes())
         wanted = str((spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE) or "")
@@ -93,35 +92,6 @@ def create(call: list[str], rest: list[str]) -> int:
         _tell(request, error)
         return 1
     return 0
-
-
-def before_it_runs(call: list[str], verb: str, rest: list[str]) -> int:
-    """`start`, `state` and `delete` of a container that stands still because it was restored in its `create`."""
-    container = _positional(rest)[-1]
-    waiting = shim.CREATED / container
-    if verb == "start":
-        status = proc.call([*call, "resume", container])
-    elif verb == "delete":
-        status = proc.call([*call, "delete", *rest])
-    else:
-        done = proc.run([*call, "state", *rest], check=False)
-        sys.stdout.write(_created(done.stdout))
-        sys.stderr.write(done.stderr)
-        return done.returncode
-    if status == 0:
-        waiting.unlink(missing_ok=True)
-    return status
-
-
-def _created(state: str) -> str:
-    """The state of a container that was created, where the runtime says that it is paused."""
-    try:
-        value = json.loads(state)
-    except ValueError:
-        return state
-    if value.get("status") == "paused":
-        value["status"] = "created"
-    return json.dumps(value, indent=2) + "\n"
 
 
 def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
@@ -144,7 +114,7 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
         rebuilder.check_space(request.work)
         source.fetch((found.manifest.config, *found.manifest.layers))
         _fill(request, rebuilder, spec, configuration)
-        _restore(request, rebuilder, found)
+        _restore(request, rebuilder, found, spec)
 
 
 @contextlib.contextmanager
@@ -185,7 +155,7 @@ def _fill(request: _Request, rebuilder: Rebuilder, spec: dict[str, Any], configu
     rebuilder.pages(request.work / "images")
 
 
-def _restore(request: _Request, rebuilder: Rebuilder, found: artifact.Artifact) -> None:
+def _restore(request: _Request, rebuilder: Rebuilder, found: artifact.Artifact, spec: dict[str, Any]) -> None:
     """Restore, and confine what stands still then."""
     shim.CREATED.mkdir(mode=0o700, parents=True, exist_ok=True)
     request.waiting.write_text(str(request.bundle), "utf-8")
@@ -196,6 +166,9 @@ def _restore(request: _Request, rebuilder: Rebuilder, found: artifact.Artifact) 
         os.fsync(file.fileno())
     options = ["--tcp-established"] if found.description.options.tcp_established else []
     options += ["--file-locks"] if found.description.options.file_locks else []
+    if host.lsm() == "selinux" and (label := (spec.get("process") or {}).get("selinuxLabel")):
+        options += ["--lsm-profile", f"selinux:{label}"]
+        options += ["--lsm-mount-context", context] if (context := (spec.get("linux") or {}).get("mountLabel")) else []
     for name in _KEPT:
         options += [name, value] if (value := shim.option(request.rest, name)) else []
     paths = ["--image-path", str(request.work / "images"), "--work-path", str(request.work)]
@@ -235,13 +208,3 @@ def _tell(request: _Request, error: OcickptError) -> None:
 
 def _bundle(rest: list[str]) -> Path:
     return Path(shim.option(rest, "--bundle") or shim.option(rest, "-b") or ".").absolute()
-
-
-def _positional(rest: list[str]) -> list[str]:
-    found, skip = [], False
-    for word in rest:
-        if skip or word.startswith("-"):
-            skip = not skip and word in _VALUED
-        else:
-            found.append(word)
-    return found

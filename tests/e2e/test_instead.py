@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -116,7 +116,7 @@ def test_until_it_is_started_it_stands_still(hosts: tuple[Host, Host], start: St
     assert b.sh("ls /run/ocickpt/created") == ""
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Callable[[str], str] | None, list[str], str]] = {
     "a tag": (lambda pinned: pinned.partition("@")[0], [], "names no digest"),
     "another repository": (lambda pinned: pinned.replace("/t/", "/u/"), [], "does not allow"),
     "fewer mounts": (None, [], "does not mount /data"),
@@ -239,3 +239,19 @@ def test_without_any_engine(hosts: tuple[Host, Host], start: Start, ref: str, ru
         b.run(program, "delete", "--force", "plain", check=False)
         b.run("podman", "umount", "plain", check=False)
         b.sh("ip netns del plain; rm -rf /tmp/plain")
+
+
+@one_runtime
+def test_an_image_has_no_say(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
+    a, b = hosts
+    start("web", *COUNTER)
+    assert a.ask("web") == "0"
+    pinned = checkpointed(a, ref)
+    asks = f"--annotation io.ocickpt.restore={pinned} --label io.ocickpt.restore={pinned}"
+    b.sh(f"echo FROM {COUNTER[0]} | podman build --quiet {asks} --tag localhost/asks -")
+    try:
+        b.run("podman", "--runtime", runtime, "run", "--detach", "--name", "new", "localhost/asks", *COUNTER[1:])
+        assert b.ask("new") == "0"
+    finally:
+        b.run("podman", "rm", "--force", "--time", "0", "new")
+        b.run("podman", "rmi", "localhost/asks")

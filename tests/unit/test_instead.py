@@ -1,0 +1,172 @@
+"""Restoring instead of starting: what a host allows, and whether a bundle has what a checkpoint needs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocickpt import config, shim
+from ocickpt.config import Config
+from ocickpt.engine import storage
+from ocickpt.errors import IncompatibleError, PrerequisiteError, UnsupportedError, UsageError
+from ocickpt.flows import bundle, policy
+
+DIGEST = "sha256:" + "a" * 64
+SPEC: dict[str, Any] = {
+    "root": {"path": "/merged"},
+    "process": {
+        "user": {"uid": 0, "gid": 0},
+        "capabilities": {"bounding": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL"]},
+    },
+    "mounts": [
+        {"destination": "/proc", "type": "proc"},
+        {"destination": "/data/", "type": "bind", "source": "/volume", "options": ["rbind"]},
+    ],
+    "linux": {
+        "namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "network", "path": "/run/netns/x"}],
+        "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+        "maskedPaths": ["/proc/kcore"],
+        "readonlyPaths": ["/proc/sys"],
+        "devices": [{"path": "/dev/fuse"}],
+    },
+}
+
+
+def changed(place: str, value: Any) -> dict[str, Any]:
+    """SPEC with something else at ``a/b/c``; None removes it."""
+    spec = copy.deepcopy(SPEC)
+    *way, last = place.split("/")
+    at: Any = spec
+    for word in way:
+        at = at[word]
+    if value is None:
+        at.pop(last)
+    else:
+        at[last] = value
+    return spec
+
+
+def test_the_same_fits() -> None:
+    more = changed("process/capabilities/bounding", ["CAP_KILL", "CAP_CHOWN", "CAP_FOWNER"])
+    for runtime in ("runc", "crun"):
+        bundle.check(SPEC, SPEC, runtime)
+        bundle.check(more, SPEC, runtime)
+
+
+NETWORK = [{"type": "mount"}, {"type": "pid"}]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "word"),
+    [
+        ("mounts", SPEC["mounts"][:1], "does not mount /data"),
+        ("mounts", [*SPEC["mounts"], {"destination": "/more", "type": "tmpfs"}], "no mount at /more"),
+        ("mounts", [SPEC["mounts"][0], {"destination": "/data", "type": "tmpfs"}], "another kind of mount is at /data"),
+        ("linux/devices", None, "no device /dev/fuse"),
+        ("linux/namespaces", NETWORK, "shares with others the namespace network"),
+        ("linux/namespaces", [*SPEC["linux"]["namespaces"], {"type": "ipc"}], "of its own the namespace ipc"),
+        ("linux/namespaces", [*SPEC["linux"]["namespaces"][:1], {"type": "pid", "path": "/x"}, {"type": "network"}],
+         "joins the pid namespace /x"),
+        ("linux/seccomp", {"defaultAction": "SCMP_ACT_KILL"}, "another seccomp profile"),
+        ("linux/maskedPaths", ["/proc/kcore", "/sys/x"], "does not protect /sys/x"),
+        ("linux/readonlyPaths", ["/proc/irq", "/proc/sys"], "does not protect /proc/irq"),
+        ("root/readonly", True, "root filesystem is read-only"),
+        ("process/terminal", True, "has a terminal"),
+        ("process/noNewPrivileges", True, "no_new_privs"),
+        ("process/apparmorProfile", "strict", "AppArmor profile is strict"),
+        ("process/selinuxLabel", "u:r:t:s0:c1", "SELinux label"),
+        ("process/user", {"uid": 7, "gid": 0}, "runs as user 7"),
+        ("process/capabilities/bounding", ["CAP_KILL"], "lacks the bounding capabilities CAP_CHOWN"),
+        ("process/capabilities/effective", [], "lacks the effective capabilities CAP_KILL"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_named(place: str, value: Any, word: str) -> None:
+    with pytest.raises(IncompatibleError, match=word):
+        bundle.check(changed(place, value), SPEC, "runc")
+
+
+def test_what_cannot_be_restored_like_this_is_said() -> None:
+    with pytest.raises(UnsupportedError, match="user namespace"):
+        bundle.check(changed("linux/namespaces", [{"type": "user"}]), SPEC, "runc")
+    hooks = {"createRuntime": [{"path": "/usr/bin/nvidia"}], "poststop": [{"path": "/x"}]}
+    bundle.check(changed("hooks", hooks), SPEC, "runc")
+    with pytest.raises(UnsupportedError, match="no createRuntime hooks"):
+        bundle.check(changed("hooks", hooks), SPEC, "crun")
+    bundle.check(changed("hooks", {"createRuntime": [{"path": f"/x/{bundle.OUR_HOOK}"}]}), SPEC, "crun")
+
+
+def test_only_what_is_allowed_and_pinned_is_restored() -> None:
+    host = Config(allow=("registry.example/ck", "oci:/srv/ck"))
+    for name in (
+        "registry.example/ck",
+        "docker://registry.example/ck/web",
+        "registry.example/ck/web:1",
+        "oci:/srv/ck/x",
+    ):
+        assert policy.pinned(f"{name}@{DIGEST}", host).digest == DIGEST
+    with pytest.raises(UsageError, match="no digest"):
+        policy.pinned("registry.example/ck/web:1", host)
+    for name in (
+        "registry.example/ckx",
+        "registry.example/c",
+        "other.example/ck",
+        "web",
+        "oci:/srv/ckx",
+        "oci:/srv/ck/../x",
+    ):
+        with pytest.raises(PrerequisiteError, match="does not allow"):
+            policy.pinned(f"{name}@{DIGEST}", host)
+    with pytest.raises(PrerequisiteError, match="does not allow"):
+        policy.pinned(f"registry.example/ck@{DIGEST}", Config())
+    with pytest.raises(UsageError):
+        policy.pinned(f"oci:/srv/ck/../x y\n@{DIGEST}", host)
+
+
+def test_the_configuration_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    assert config.load(path) == Config()
+    path.write_text('runtime = "crun"\npush = "background"\nrepository = "r.example/ck"\npatience = 5\n'
+                    '[restore-on-start]\nallow = ["docker://r.example/ck"]\n')  # fmt: skip
+    assert config.load(path) == Config("crun", True, "r.example/ck", 5.0, ("r.example/ck",))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("push = 7", "at push"),
+        ("colour = 'red'", "colour"),
+        ("runtime = 'kata'", "at runtime"),
+        ("patience = -1", "at patience"),
+        ("patience = true", "at patience"),
+        ("[restore-on-start]\nallow = 'x'", "at restore-on-start/allow"),
+        ("push = ", "not TOML"),
+        ("\udcff", "not TOML"),
+        ("#" * (2 << 20), "larger"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(PrerequisiteError, match=word):
+        config.load(path)
+
+
+def test_a_container_is_found_among_options() -> None:
+    assert shim.container(["--bundle", "/b", "--pid-file", "/p", "name"]) == "name"
+    assert shim.container(["--force", "name"]) == "name"
+    assert shim.container(["--bundle=/b", "-b", "x", "name", "9"]) == "name"
+    assert shim.container(["--help"]) == ""
+
+
+def test_storage_knows_the_image(tmp_path: Path) -> None:
+    here = tmp_path / "overlay-containers"
+    path = here / "abc" / "userdata"
+    path.mkdir(parents=True)
+    assert storage.image_of(path) == ""
+    (here / "containers.json").write_text('[{"id": "x", "image": "1"}]')
+    assert storage.image_of(path) == ""
+    (here / "volatile-containers.json").write_text('[{"id": "abc", "image": "2"}]')
+    assert storage.image_of(path) == "2"
