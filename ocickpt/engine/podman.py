@@ -54,6 +54,10 @@ class Container:
     auto_remove: bool
     depends: tuple[str, ...]
     volumes: tuple[Volume, ...]
+    elsewhere: tuple[str, ...]
+    """Where it mounts overlays of directories, or images: what it changed there is in no checkpoint."""
+    executing: int
+    """How many sessions of ``podman exec`` it has."""
     private_users: bool
     host_ipc: bool
     """Whether its /dev/shm is the host's."""
@@ -284,6 +288,10 @@ def check_supported(subject: Container) -> None:
         )
     if subject.private_users:
         raise UnsupportedError(f"{what} has a user namespace of its own (--userns), which podman cannot restore")
+    if subject.elsewhere:
+        raise UnsupportedError(
+            f"{what} has overlay or image volumes, which no checkpoint holds: {', '.join(subject.elsewhere)}"
+        )
     if subject.host_ipc:
         raise UnsupportedError(f"{what} has the /dev/shm of its host (--ipc=host), which cannot be restored")
     if not subject.own_cgroup:
@@ -312,6 +320,11 @@ def _container(value: dict[str, Any]) -> Container:
         for mount in value.get("Mounts") or ()
         if mount.get("Type") == "volume" and mount.get("Name")
     ]
+    elsewhere = [
+        mount["Destination"]
+        for mount in value.get("Mounts") or ()
+        if mount.get("Type") == "image" or any(each.startswith("lowerdir=") for each in mount.get("Options") or ())
+    ]
     return Container(
         id=value["Id"],
         name=value["Name"],
@@ -330,6 +343,8 @@ def _container(value: dict[str, Any]) -> Container:
         auto_remove=bool(host.get("AutoRemove")),
         depends=tuple(value.get("Dependencies") or ()),
         volumes=tuple(volumes),
+        elsewhere=tuple(elsewhere),
+        executing=len(value.get("ExecIDs") or ()),
         pid=int(state.get("Pid") or 0),
         conmon=int(state.get("ConmonPid") or 0),
         driver=driver.get("Name", ""),

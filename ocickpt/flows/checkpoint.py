@@ -58,6 +58,8 @@ def checkpoint(container: str, ref: str, options: CheckpointOptions, access: Acc
         else:
             subject = podman.container(container)
             _check(subject)
+            if subject.executing:
+                progress.note("what `podman exec` started in the container is not part of a checkpoint")
             publish.check_writable(store)
             status.wait_for_memory(subject.id, progress)
             with operation.undisturbed():

@@ -15,6 +15,7 @@ ALONE = [
     (("--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"), "--userns"),
     (("--pod", "new:group"), "pod"),
     (("--network", "container:other"), "namespaces"),
+    (("--volume", "/opt:/x:O"), "overlay or image volumes, which no checkpoint holds: /x"),
 ]
 
 
@@ -51,7 +52,8 @@ def test_a_healthcheck_without_systemd(hosts: tuple[Host, Host], start: Start, r
     """Nothing would run it: that is told, and everything else goes on."""
     a, b = hosts
     start("checked", "--health-cmd", "test -e /tmp/count", "--health-interval", "1s", "localhost/busybox")
-    a.ocickpt("checkpoint", "checked", ref)
+    a.run("podman", "exec", "--detach", "checked", "sleep", "1000")
+    assert "what `podman exec` started" in a.ocickpt("checkpoint", "checked", ref).stderr
     restored = b.ocickpt("restore", ref)
     assert "healthchecks by systemd, which this host does not" in restored.stderr
     assert b.inspect("checked")["State"]["Status"] == "running"
