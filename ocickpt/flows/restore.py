@@ -161,6 +161,9 @@ def _restore(
         raise PrerequisiteError("a lazy restore needs the runtime shim", hint="`ocickpt setup` puts it in place")
     archive = work / made.IMPORT
     members = imported.members(journal.record.created_by)
+    if not options.tcp_established:
+        # CRIU refuses a checkpoint with connections then: there are none to protect.
+        members[parts.INVENTORY] = criu.without_network_lock(rebuilder.file(parts.INVENTORY))
     flags = _flags(options)
     progress.stage("fetching")
     if with_shim:
