@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ocickpt import proc
 from ocickpt.engine import criu, crun, namespaces, podman
 from ocickpt.errors import IntegrityError, NotFoundError, StorageError
 from ocickpt.model import parse_json
@@ -44,7 +43,7 @@ def _restrict_mounts(pid: int, flags: dict[str, int]) -> None:
     wanted = {path: value & restricting for path, value in flags.items()}
     loose = namespaces.loose(pid, wanted)
     if loose:
-        proc.run(namespaces.remount(pid, loose))
+        namespaces.remount(pid, loose)
         loose = namespaces.loose(pid, wanted)
     if loose:
         raise IntegrityError(f"the restored container may do more with its mount {min(loose)!r} than it could")
@@ -52,6 +51,6 @@ def _restrict_mounts(pid: int, flags: dict[str, int]) -> None:
 
 def _set_sysctls(pid: int, spec: dict[str, Any]) -> None:
     values = (spec.get("linux") or {}).get("sysctl") or {}
-    command = namespaces.set_sysctls(pid, {str(name): str(value) for name, value in values.items()})
-    if command:
-        proc.run(command)
+    ours = namespaces.network_settings(pid, {str(name): str(value) for name, value in values.items()})
+    if ours:
+        namespaces.set_sysctls(pid, ours)
