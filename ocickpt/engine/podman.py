@@ -31,6 +31,18 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
+class Running:
+    """A container that runs: what is needed to set it right after a restore."""
+
+    id: str
+    name: str
+    runtime: str
+    bundle: Path
+    pid: int
+    conmon: int
+
+
+@dataclass(frozen=True, slots=True)
 class Container:
     """What `podman container inspect` says of a container, as far as a checkpoint needs it."""
 
@@ -76,6 +88,11 @@ class Container:
     """The layers of the image below it, topmost first."""
 
     @property
+    def running(self) -> Running:
+        """What does not change while it runs."""
+        return Running(self.id, self.name, self.runtime, self.bundle, self.pid, self.conmon)
+
+    @property
     def shm(self) -> Path:
         """Where the container's /dev/shm is mounted, if it has one of its own."""
         return self.bundle / "shm"
@@ -112,12 +129,13 @@ def container(name: str) -> Container:
     return _container(_first(found))
 
 
-def exists(name: str) -> bool:
-    """Whether there is a container of that name or id."""
-    found = proc.run([PROGRAM, "container", "exists", "--", name], check=False)
-    if found.returncode not in (0, 1):
+def existing(names: Sequence[str]) -> list[str]:
+    """Those of `names` that are the name or the whole id of a container."""
+    found = proc.run([PROGRAM, "container", "inspect", "--format", "{{.ID}} {{.Name}}", "--", *names], check=False)
+    if found.returncode and "no such container" not in found.stderr.lower():
         raise found.failure()
-    return found.returncode == 0
+    taken = set(found.stdout.split())
+    return [name for name in names if name in taken]
 
 
 def container_or_none(name: str) -> Container | None:

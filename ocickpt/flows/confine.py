@@ -18,7 +18,7 @@ MOUNTS = re.compile(r"mountpoints-\d+\.img", re.ASCII)
 """The names of the images that list a container's mounts."""
 
 
-def complete(container: podman.Container, mountpoints: Iterable[bytes], work: Path) -> None:
+def complete(container: podman.Running, mountpoints: Iterable[bytes], work: Path) -> None:
     """Confine and set the restored `container` like the one whose `mountpoints` images these are.
 
     Files are made in `work`. Raises NotFoundError when the container has ended meanwhile.
