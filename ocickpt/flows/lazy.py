@@ -31,6 +31,7 @@ from ocickpt.store import Access
 PATIENCE = 600.0
 """So many seconds a registry that does not answer is asked again, while the container waits."""
 _READY = 10.0
+_URGENT = -10
 _CRUN_LAZY, _CRIU_LAZY = (1, 28), (4, 2)
 _CRIU_CONFIG = Path("/etc/criu/crun.conf")
 _CRIU_ANNOTATION = "org.criu.config"
@@ -67,8 +68,8 @@ class Helpers:
         self._progress = progress
         self._plan = plan
 
-    def prepare(self, work: Path) -> None:
-        """Make the guard, once the sparse pages are in `work`; it does nothing yet."""
+    def start(self, work: Path) -> None:
+        """Start them, once the sparse pages are in `work`: they come up while podman does."""
         self._tell()
         images = work / "images"
         images.mkdir()
@@ -77,11 +78,7 @@ class Helpers:
             os.link(pages, images / pages.name)
         (work / guard.PLAN).write_text(json.dumps(self._plan), "utf-8")
         self._work = work
-        self._process = _make_guard(work, self._journal)
-
-    def go(self) -> None:
-        """Let it start the others: they come up while podman does."""
-        self._process.go()
+        self._process = _start_guard(work, self._journal)
 
     def wait(self) -> None:
         """Wait for the socket of CRIU's daemon; CommandError when it does not come up."""
@@ -92,6 +89,11 @@ class Helpers:
                 raise CommandError(f"CRIU's lazy-pages daemon did not start: {said[-300:]}")
             time.sleep(0.002)
 
+    def give_way(self) -> None:
+        """The container runs, and memory comes as fast as the processors can: what is left to do here goes before."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
+
     def _tell(self) -> None:
         later, first = self._rebuilder.divided()
         self._progress.note(f"{first / 1e6:.1f} MB of memory are fetched first, {later / 1e6:.1f} MB follow")
@@ -99,12 +101,13 @@ class Helpers:
         guard.write_state(key, reference=self._plan["reference"], state="restoring", later=later, arrived=0)
 
 
-def _make_guard(work: Path, journal: Journal) -> proc.Background:
+def _start_guard(work: Path, journal: Journal) -> proc.Background:
     package = str(Path(ocickpt.__file__).parent.parent)
     code = f"import sys; sys.path.insert(0, {package!r}); from ocickpt import guard; sys.exit(guard.main(sys.argv[1:]))"
     (work / "guard").mkdir()
     process = proc.Background([sys.executable, "-I", "-c", code, str(work)], work / "guard")
     journal.step("guarded", guard_pid=process.pid, guard_start=proc.start_time(process.pid) or 0)
+    process.go()
     return process
 
 

@@ -165,9 +165,9 @@ def _restore(
         journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
         progress.stage("restoring")
         command.go()
-        if follow:
-            follow.go()
         result = op.serve(command, answer)
+    if follow:
+        follow.give_way()
     name = options.name or imported.name
     if result.returncode:
         raise _explain(result, name)
@@ -206,7 +206,7 @@ def _prepare(
         (work / "pages").mkdir()
         rebuilder.pages(work / "pages", lazy=bool(follow))
         if follow:
-            follow.prepare(work)
+            follow.start(work)
         rebuilder.skeleton(archive, members, work)
         return [*flags, "--ignore-volumes"]
     progress.note("the runtime shim is not set up (`ocickpt setup`): podman unpacks an archive, which is slower")
