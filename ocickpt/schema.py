@@ -5,21 +5,26 @@ from __future__ import annotations
 import functools
 import json
 from importlib import resources
-from typing import Any
-
-import jsonschema
+from typing import TYPE_CHECKING, Any
 
 from ocickpt.errors import IntegrityError
+
+if TYPE_CHECKING:
+    import jsonschema
 
 
 @functools.cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
+    import jsonschema  # 40 ms: not for a page server, which validates nothing
+
     text = resources.files("ocickpt").joinpath("schemas", f"{name}.json").read_text("utf-8")
     return jsonschema.Draft202012Validator(json.loads(text))
 
 
 def validate(name: str, document: Any, what: str) -> None:
     """Hold `document` against `schemas/NAME.json`; IntegrityError naming `what` and the place."""
+    import jsonschema
+
     error = jsonschema.exceptions.best_match(_validator(name).iter_errors(document))
     if error is not None:
         place = "/".join(str(part) for part in error.absolute_path) or "its top"

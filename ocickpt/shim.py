@@ -225,7 +225,8 @@ def _prepare_restore(key: str, rest: list[str]) -> list[str]:
     """Have the flow bring memory and files; what is to be added to the runtime's arguments."""
     bundle, image_path = option(rest, "--bundle"), option(rest, "--image-path")
     flow = _connect(key)
-    answer = _ask(flow, event="restore", bundle=bundle, image_path=image_path) if flow else {}
+    told = {"bundle": bundle, "image_path": image_path, "pid_file": option(rest, "--pid-file"), "conmon": os.getppid()}
+    answer = _ask(flow, event="restore", **told) if flow else {}
     if not answer.get("ok"):
         if _KEY.fullmatch(key):
             with contextlib.suppress(OSError, IndexError):

@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if status == _INTERRUPTED and told:
         status = 128 + told[0]
     _hush()
-    sys.exit(status)
+    # Taking the interpreter apart would take as long as a lazy restore's last steps.
+    os._exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -57,7 +57,6 @@ class Host:
     cpu_features: tuple[str, ...]
     """The flags of the first CPU in /proc/cpuinfo, sorted."""
     page_size: int
-    podman: str
     criu: str
     runtimes: tuple[tuple[str, str], ...]
     """Name and version of each of runc and crun that is there."""
@@ -69,14 +68,13 @@ class Host:
 
 
 def facts() -> Host:
-    """Everything about this host; asks every program for its version."""
+    """Everything about this host; asks CRIU and the runtimes for their versions."""
     return Host(
         arch=arch(),
         kernel=kernel(),
         cgroup=cgroup(),
         cpu_features=cpu_features(),
         page_size=page_size(),
-        podman=podman_version(),
         criu=criu_version(),
         runtimes=tuple((name, found) for name in RUNTIMES if (found := runtime_version(name))),
         lsm=lsm(),

@@ -2,11 +2,7 @@
 
 Of the directories that crun masks with one and the same directory of the host, CRIU 4.2 leaves one writable, and
 the network namespace that podman makes anew has none of the settings that the container had (podman's own
-restore does the same). Entering a namespace takes a process of its own; this module is that process, too.
-Standard library only.
-
-    python3 namespaces.py mounts PID FLAGS:PATH…
-    python3 namespaces.py sysctls PID NAME=VALUE…
+restore does the same).
 
 See proc_pid_mountinfo(5), mount(2) under "Remounting an existing mount", setns(2).
 """
@@ -14,17 +10,20 @@ See proc_pid_mountinfo(5), mount(2) under "Remounting an existing mount", setns(
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
-import sys
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from ocickpt.errors import CommandError
 
 FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
 """The flags that take something away, as mountinfo and mount(2) call them."""
 _OTHERS = {"nosymfollow": 256, "noatime": 1 << 10, "nodiratime": 1 << 11, "relatime": 1 << 21}
 _REMOUNT, _BIND = 1 << 5, 1 << 12
-_NEW_MOUNTS, _NEW_NETWORK = 0x20000, 0x40000000
+_OWN_ROOT, _NEW_MOUNTS, _NEW_NETWORK = 0x200, 0x20000, 0x40000000
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _NETWORK = re.compile(r"net(\.[A-Za-z0-9_-]+)+")
 
@@ -43,51 +42,71 @@ def loose(pid: int, wanted: Mapping[str, int], proc: Path = Path("/proc")) -> di
     return {path: flags | wanted[path] for path, flags in found.items() if path in wanted and wanted[path] & ~flags}
 
 
-def remount(pid: int, flags: Mapping[str, int]) -> list[str]:
-    """The command that gives the mount points of process `pid` these flags."""
-    return _command("mounts", pid, (f"{value}:{path}" for path, value in flags.items()))
+def remount(pid: int, flags: Mapping[str, int]) -> None:
+    """Give the mount points of process `pid` these flags.
+
+    Raises OSError when there is no such process, CommandError when it cannot be done.
+    """
+
+    def change() -> None:
+        for path, value in flags.items():
+            _check(_libc().mount(None, os.fsencode(path), None, ctypes.c_ulong(value | _REMOUNT | _BIND), None), path)
+
+    _inside(f"/proc/{pid}/ns/mnt", _NEW_MOUNTS, change)
 
 
-def set_sysctls(pid: int, values: Mapping[str, str], proc: Path = Path("/proc")) -> list[str]:
-    """The command that sets those of `values` that are of a network; empty when there are none, or it is the host's.
+def network_settings(pid: int, values: Mapping[str, str], proc: Path = Path("/proc")) -> dict[str, str]:
+    """Those of the sysctls `values` that are of a network; none when the network of process `pid` is the host's.
 
     Raises OSError when there is no such process.
     """
     ours = {name: value for name, value in values.items() if _NETWORK.fullmatch(name)}
     if not ours or (proc / str(pid) / "ns/net").readlink() == (proc / "self/ns/net").readlink():
-        return []
-    return _command("sysctls", pid, (f"{name}={value}" for name, value in ours.items()))
+        return {}
+    return ours
 
 
-def _command(verb: str, pid: int, arguments: Iterable[str]) -> list[str]:
-    return [sys.executable, "-I", "-S", __file__, verb, str(pid), *arguments]
+def set_sysctls(pid: int, values: Mapping[str, str]) -> None:
+    """Set sysctls in the network of process `pid`; errors as of `remount`."""
+
+    def change() -> None:
+        for name, setting in values.items():
+            Path("/proc/sys", *name.split(".")).write_text(setting, "utf-8")
+
+    _inside(f"/proc/{pid}/ns/net", _NEW_NETWORK, change)
 
 
-def main(argv: list[str]) -> None:
-    """Enter a namespace of process ``argv[1]``, and change what ``argv[2:]`` say; OSError when that fails."""
-    verb, pid, *arguments = argv
-    libc = ctypes.CDLL(None, use_errno=True)
+def _inside(namespace: str, kind: int, change: Callable[[], None]) -> None:
+    """Call `change` in a thread that has entered a namespace, and ends with that: all others stay where they are."""
+    _libc()
+    failed: list[OSError] = []
 
-    def check(status: int, path: str) -> None:
-        if status:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    def work() -> None:
+        try:
+            # A thread enters another mount namespace only with a root and a working directory of its own.
+            _check(_libc().unshare(_OWN_ROOT), "its root directory")
+            _check(_libc().setns(handle, kind), namespace)
+            change()
+        except OSError as error:
+            failed.append(error)
 
-    def enter(name: str, kind: int) -> None:
-        path = f"/proc/{int(pid)}/ns/{name}"
-        check(libc.setns(os.open(path, os.O_RDONLY | os.O_CLOEXEC), kind), path)
-
-    if verb == "sysctls":
-        enter("net", _NEW_NETWORK)
-        for argument in arguments:
-            name, _, setting = argument.partition("=")
-            Path("/proc/sys", *name.split(".")).write_text(setting)
-        return
-    enter("mnt", _NEW_MOUNTS)
-    for argument in arguments:
-        flags, _, path = argument.partition(":")
-        value = ctypes.c_ulong(int(flags) | _REMOUNT | _BIND)
-        check(libc.mount(None, os.fsencode(path), None, value, None), path)
+    handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        thread = threading.Thread(target=work, name="namespace")
+        thread.start()
+        thread.join()
+    finally:
+        os.close(handle)
+    if failed:
+        error = failed[0]
+        raise CommandError(f"{error.filename} cannot be changed in the container: {error.strerror}") from error
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(status: int, path: str) -> None:
+    if status:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)

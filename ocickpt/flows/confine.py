@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ocickpt import proc
-from ocickpt.engine import criu, crun, namespaces
+from ocickpt.engine import criu, crun, namespaces, podman
 from ocickpt.errors import IntegrityError, NotFoundError, StorageError
 from ocickpt.model import parse_json
 
@@ -20,27 +19,7 @@ MOUNTS = re.compile(r"mountpoints-\d+\.img", re.ASCII)
 """The names of the images that list a container's mounts."""
 
 
-class Restored(Protocol):
-    """A container that a runtime has restored."""
-
-    @property
-    def id(self) -> str:
-        """As the runtime knows it."""
-
-    @property
-    def pid(self) -> int:
-        """Its first process."""
-
-    @property
-    def bundle(self) -> Path:
-        """Its OCI bundle."""
-
-    @property
-    def runtime(self) -> str:
-        """The name of the runtime."""
-
-
-def complete(container: Restored, mountpoints: Iterable[bytes], work: Path) -> None:
+def complete(container: podman.Running, mountpoints: Iterable[bytes], work: Path) -> None:
     """Confine and set the restored `container` like the one whose `mountpoints` images these are.
 
     Files are made in `work`. Raises NotFoundError when the container has ended meanwhile.
@@ -65,7 +44,7 @@ def _restrict_mounts(pid: int, flags: dict[str, int]) -> None:
     wanted = {path: value & restricting for path, value in flags.items()}
     loose = namespaces.loose(pid, wanted)
     if loose:
-        proc.run(namespaces.remount(pid, loose))
+        namespaces.remount(pid, loose)
         loose = namespaces.loose(pid, wanted)
     if loose:
         raise IntegrityError(f"the restored container may do more with its mount {min(loose)!r} than it could")
@@ -73,6 +52,6 @@ def _restrict_mounts(pid: int, flags: dict[str, int]) -> None:
 
 def _set_sysctls(pid: int, spec: dict[str, Any]) -> None:
     values = (spec.get("linux") or {}).get("sysctl") or {}
-    command = namespaces.set_sysctls(pid, {str(name): str(value) for name, value in values.items()})
-    if command:
-        proc.run(command)
+    ours = namespaces.network_settings(pid, {str(name): str(value) for name, value in values.items()})
+    if ours:
+        namespaces.set_sysctls(pid, ours)

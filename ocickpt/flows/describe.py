@@ -41,7 +41,7 @@ def describe(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         container=ContainerInfo(text(config, "id"), text(config, "name"), text(config, "createdTime")),
         image=ImageInfo(text(config, "rootfsImageName"), text(config, "rootfsImageID"), image_digest),
-        engine=Engine("podman", facts.podman),
+        engine=Engine("podman", host.podman_version()),
         # Not asked for by the name that the archive gives: that could be the path of any program.
         runtime=Runtime(runtime, dict(facts.runtimes).get(runtime, "")),
         criu=Criu(facts.criu),

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ocickpt import config, names, proc, shim
-from ocickpt.engine import criu, host, storage
+from ocickpt.engine import criu, host, podman, storage
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError
 from ocickpt.flows import artifact, bundle, confine, images, operation, policy, preflight
 from ocickpt.flows.rebuild import Rebuilder
@@ -51,7 +51,6 @@ class _Request:
     """What comes after the subcommand."""
     id: str
     bundle: Path
-    pid: int = 0
 
     @property
     def runtime(self) -> str:
@@ -179,7 +178,7 @@ def _restore(request: _Request, rebuilder: Rebuilder, found: artifact.Artifact, 
         raise CommandError(f"CRIU cannot restore the checkpoint: {'; '.join(reasons) or 'it said nothing'}")
     request.run("pause", request.id)
     state = parse_json(request.run("state", request.id).stdout.encode(), "state of the container")
-    running = _Request(request.call, request.rest, request.id, request.bundle, int(state["pid"]))
+    running = podman.Running(request.id, request.id, request.runtime, request.bundle, int(state["pid"]), os.getppid())
     confine.complete(running, images.mountpoints(rebuilder), request.work)
     problem = process.unconfined(running.pid, found.description.security)
     if problem:

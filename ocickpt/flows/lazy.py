@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,63 +31,74 @@ from ocickpt.store import Access
 PATIENCE = 600.0
 """So many seconds a registry that does not answer is asked again, while the container waits."""
 _READY = 10.0
+_URGENT = -10
 _CRUN_LAZY, _CRIU_LAZY = (1, 28), (4, 2)
 _CRIU_CONFIG = Path("/etc/criu/crun.conf")
 _CRIU_ANNOTATION = "org.criu.config"
 
 
-def unsupported(runtime: str) -> str:
+def unsupported(runtime: str, here: host.Host) -> str:
     """Why this runtime cannot restore lazily; nothing when it can."""
     if runtime != "crun":
         return ""
-    version, criu = host.runtime_version(runtime), host.criu_version()
-    if host.numbers(version) >= _CRUN_LAZY and host.numbers(criu) >= _CRIU_LAZY:
+    version = dict(here.runtimes).get(runtime, "")
+    if host.numbers(version) >= _CRUN_LAZY and host.numbers(here.criu) >= _CRIU_LAZY:
         return ""
-    return f"crun {version} with CRIU {criu} cannot restore lazily, crun 1.28 with CRIU 4.2 can"
+    return f"crun {version} with CRIU {here.criu} cannot restore lazily, crun 1.28 with CRIU 4.2 can"
 
 
-@dataclass(frozen=True)
-class Start:
-    """Starts the helpers of one restore, once the sparse pages are in its work directory."""
+def plan(found: Artifact, access: Access, journal: Journal, criu: str) -> dict[str, Any]:
+    """What guard and page server must know; `criu` is its version here."""
+    return {
+        "reference": str(found.reference),
+        "authfile": str(access.authfile.absolute()) if access.authfile else "",
+        "tls_verify": access.tls_verify,
+        "patience": PATIENCE,
+        "wide": pageserver.is_wide(criu),
+        "journal": [str(path) for path in journal.paths()],
+    }
 
-    rebuilder: Rebuilder
-    found: Artifact
-    access: Access
-    journal: Journal
-    progress: Progress
 
-    def __call__(self, work: Path) -> None:
-        """CRIU's socket is there when this returns; CommandError when its daemon does not come up."""
+class Helpers:
+    """The guard of one restore, and through it CRIU's daemon and the page server."""
+
+    def __init__(self, rebuilder: Rebuilder, journal: Journal, progress: Progress, plan: dict[str, Any]) -> None:
+        self._rebuilder = rebuilder
+        self._journal = journal
+        self._progress = progress
+        self._plan = plan
+
+    def start(self, work: Path) -> None:
+        """Start them, once the sparse pages are in `work`: they come up while podman does."""
         self._tell()
         images = work / "images"
         images.mkdir()
-        self.rebuilder.images(images)
+        self._rebuilder.images(images)
         for pages in (work / "pages").iterdir():
             os.link(pages, images / pages.name)
-        plan = {
-            "reference": str(self.found.reference),
-            "authfile": str(self.access.authfile.absolute()) if self.access.authfile else "",
-            "tls_verify": self.access.tls_verify,
-            "patience": PATIENCE,
-            "wide": pageserver.is_wide(host.criu_version()),
-            "journal": [str(path) for path in self.journal.paths()],
-        }
-        (work / guard.PLAN).write_text(json.dumps(plan), "utf-8")
-        self._wait(work, _start_guard(work, self.journal))
+        (work / guard.PLAN).write_text(json.dumps(self._plan), "utf-8")
+        self._work = work
+        self._process = _start_guard(work, self._journal)
+
+    def wait(self) -> None:
+        """Wait for the socket of CRIU's daemon; CommandError when it does not come up."""
+        end = time.monotonic() + _READY
+        while not (self._work / guard.SOCKET).exists():
+            if self._process.poll() is not None or time.monotonic() > end:
+                said = (self._work / "guard" / "stderr").read_text("utf-8", "backslashreplace").strip()
+                raise CommandError(f"CRIU's lazy-pages daemon did not start: {said[-300:]}")
+            time.sleep(0.002)
+
+    def give_way(self) -> None:
+        """The container runs, and memory comes as fast as the processors can: what is left to do here goes before."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
 
     def _tell(self) -> None:
-        later, first = self.rebuilder.divided()
-        self.progress.note(f"{first / 1e6:.1f} MB of memory are fetched first, {later / 1e6:.1f} MB follow")
-        key, reference = self.journal.record.key, str(self.found.reference)
-        guard.write_state(key, reference=reference, state="restoring", later=later, arrived=0)
-
-    def _wait(self, work: Path, process: proc.Background) -> None:
-        end = time.monotonic() + _READY
-        while not (work / guard.SOCKET).exists():
-            if process.poll() is not None or time.monotonic() > end:
-                said = (work / "guard" / "stderr").read_text("utf-8", "backslashreplace").strip()
-                raise CommandError(f"CRIU's lazy-pages daemon did not start: {said[-300:]}")
-            time.sleep(0.005)
+        later, first = self._rebuilder.divided()
+        self._progress.note(f"{first / 1e6:.1f} MB of memory are fetched first, {later / 1e6:.1f} MB follow")
+        key = self._journal.record.key
+        guard.write_state(key, reference=self._plan["reference"], state="restoring", later=later, arrived=0)
 
 
 def _start_guard(work: Path, journal: Journal) -> proc.Background:
@@ -129,11 +139,16 @@ def disarm(bundle: Path, work: Path) -> None:
         (bundle / "config.json").write_bytes((work / "config.json").read_bytes())
 
 
-def settle(journal: Journal, subject: podman.Container) -> None:
-    """The container runs: the helpers live with it from now on, not with whoever called us; so does the journal."""
+def accompany(record: Record, conmon: int) -> None:
+    """Have the helpers live with the container, not with whoever called us: in the cgroup of its conmon."""
+    _move((record.guard_pid, *_children(record.guard_pid)), conmon)
+
+
+def settle(journal: Journal, subject: podman.Running) -> None:
+    """The container runs: the helpers live with it from now on, and so does the journal."""
     record = journal.record
     guard.write_state(record.key, container=subject.id, name=subject.name, state="running", guard=record.guard_pid)
-    _move((record.guard_pid, *_children(record.guard_pid)), subject.conmon)
+    accompany(record, subject.conmon)
     journal.step("lazy")
     journal.leave()
     (Path(record.work) / guard.CONTAINER).write_text(subject.id, "ascii")
@@ -171,13 +186,19 @@ def _helpers(record: Record) -> list[int]:
 
 
 def _move(pids: Iterable[int], conmon: int) -> None:
-    """Move processes into the cgroup of a container's conmon."""
-    lines = Path(f"/proc/{conmon}/cgroup").read_text("ascii").splitlines()
-    unified = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
-    procs = Path("/sys/fs/cgroup") / unified.strip("/") / "cgroup.procs"
-    if unified and procs.exists():
+    """Move processes into the cgroup of a container's conmon; each that is not there yet costs milliseconds."""
+    wanted = _cgroup(conmon)
+    procs = Path("/sys/fs/cgroup") / wanted.strip("/") / "cgroup.procs"
+    if wanted and procs.exists():
         for pid in pids:
-            procs.write_text(str(pid), "ascii")
+            if _cgroup(pid) != wanted:
+                procs.write_text(str(pid), "ascii")
+
+
+def _cgroup(pid: int) -> str:
+    """The cgroup of a process in the unified hierarchy (cgroups(7)); empty when it has none."""
+    lines = Path(f"/proc/{pid}/cgroup").read_text("ascii").splitlines()
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
 
 
 def _children(pid: int) -> list[int]:

@@ -48,7 +48,7 @@ def settle(journal: Journal, progress: Progress, *, keep: bool = False) -> podma
     if keep and not lazy.goes_on(record):
         operation.remove_directory(Path(record.work))
     else:
-        end(journal, container)
+        end(journal, container.running)
     return container
 
 
@@ -108,7 +108,7 @@ def _confine(container: podman.Container, work: Path) -> None:
             mountpoints.append(member.stream.read())
     shown = security.summary(parse_json(spec, "container's OCI specification"))
     with suppress(NotFoundError):  # it ran, and has ended meanwhile
-        confine.complete(container, mountpoints, work)
+        confine.complete(container.running, mountpoints, work)
         if problem := process.unconfined(container.pid, shown):
             raise IntegrityError(f"it is not confined as it was ({problem})")
 
@@ -126,7 +126,7 @@ def resume_healthcheck(container_id: str, interval: str, progress: Progress) -> 
         progress.note(f"the container's healthcheck does not go on: {error.message}")
 
 
-def end(journal: Journal, container: podman.Container) -> None:
+def end(journal: Journal, container: podman.Running) -> None:
     """End a restore that is complete, but for the memory that may follow."""
     if lazy.goes_on(journal.record):
         lazy.settle(journal, container)

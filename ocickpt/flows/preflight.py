@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from pathlib import Path
 
 from ocickpt.description import Description
@@ -61,10 +62,29 @@ def check_host(description: Description, here: host.Host) -> None:
         raise IncompatibleError(f"the checkpoint was made under {lsm}, this host runs {here.lsm}")
 
 
+@dataclass(frozen=True)
+class Known:
+    """What podman has here already of what would be restored."""
+
+    image: Future[podman.Image | None]
+    containers: Future[list[str]]
+
+
+def ask(pool: Executor, image_id: str, *containers: str) -> Known:
+    """Have podman asked, in `pool`, for the image and for containers of these names and ids."""
+    return Known(pool.submit(podman.image, image_id), pool.submit(podman.existing, containers))
+
+
 def check_container(
-    imported: Imported, name: str | None, *, ignore_volumes: bool, host_access: bool, progress: Progress
+    imported: Imported,
+    name: str | None,
+    known: Known,
+    *,
+    ignore_volumes: bool,
+    host_access: bool,
+    progress: Progress,
 ) -> None:
-    """Image, name, volumes, secrets and host paths of what would be restored.
+    """Image, name, volumes, secrets and host paths of what would be restored, with the answers to `ask`.
 
     Raises NotFoundError, ExistsError, UsageError, IncompatibleError.
     """
@@ -74,15 +94,11 @@ def check_container(
             f"the container has the volume {first!r}, which a copy under another name would share",
             hint="--ignore-volumes restores it without the volumes' content",
         )
-    wanted = [name] if name else [imported.name, imported.id]
-    with ThreadPoolExecutor(3, "probe") as probes:
-        image = probes.submit(podman.image, imported.image_id)
-        for taken, exists in zip(wanted, probes.map(podman.exists, wanted), strict=True):
-            if exists:
-                raise ExistsError(
-                    f"there is a container {taken!r} on this host already",
-                    hint="-n NAME restores under another name; `podman rm` removes the other one",
-                )
+    for taken in known.containers.result():
+        raise ExistsError(
+            f"there is a container {taken!r} on this host already",
+            hint="-n NAME restores under another name; `podman rm` removes the other one",
+        )
     for volume in () if ignore_volumes else imported.volumes:
         if podman.volume_exists(volume):
             raise ExistsError(
@@ -98,7 +114,7 @@ def check_container(
         if not Path(path).exists():
             raise IncompatibleError(f"the container mounts {path!r} of its host, which is not here")
     _check_access(imported, host_access, progress)
-    if not image.result():
+    if not known.image.result():
         _pull_image(imported, progress)
 
 

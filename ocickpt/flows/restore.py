@@ -1,32 +1,19 @@
-"""An artifact becomes the running container it was made from, or a copy of it.
+"""The door of a restore: what may be asked for, what comes of it. `restoring.py` does it.
 
-begun       the journal is written: what this restore will make
-podman      podman is at work; the shim asks before the runtime restores
-unverified  podman has returned: the container runs, nobody knows yet whether it is confined
-running     it is confined as it was
+podman and CRIU take a while to tell of themselves; they are asked first, and loading what a restore needs
+takes as long.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from ocickpt import proc, shim
-from ocickpt.engine import criu, host, libpod, podman
-from ocickpt.errors import CommandError, ExistsError, IntegrityError, OcickptError, PrerequisiteError, StorageError
-from ocickpt.flows import artifact, confine, images, lazy, made, operation, preflight, recover, setup
-from ocickpt.flows.bundle import make_mount_points
-from ocickpt.flows.journal import RESTORE, Journal, Record
-from ocickpt.flows.rebuild import Rebuilder
-from ocickpt.model import Kind, Progress, parse_json
-from ocickpt.store import Access, open_source
-from ocickpt.store.reference import Reference
-from ocickpt.trust import process
+from ocickpt.engine import host, podman
+from ocickpt.errors import PrerequisiteError
+from ocickpt.model import Progress
+from ocickpt.store import Access, Reference
 
 
 @dataclass(frozen=True)
@@ -55,199 +42,22 @@ class Restored:
     digest: str
 
 
+@dataclass(frozen=True)
+class Aside:
+    """What goes on beside the restore itself."""
+
+    pool: ThreadPoolExecutor
+    roots: Future[podman.Roots]
+    facts: Future[host.Host]
+
+
 def restore(ref: str, options: RestoreOptions, access: Access, progress: Progress) -> Restored:
     """Restore the artifact `ref`; when it fails, nothing of it is left on this host."""
     reference = Reference.parse(ref)
     if os.geteuid():
         raise PrerequisiteError("podman restores containers of root only", hint="run ocickpt as root")
+    with ThreadPoolExecutor(4, "aside") as pool:
+        aside = Aside(pool, pool.submit(podman.roots), pool.submit(host.facts))
+        from ocickpt.flows import restoring
 
-    def mine(record: Record) -> bool:
-        same = record.reference.partition("@")[0] == str(reference).partition("@")[0]
-        return record.verb == RESTORE and same and options.name in (None, record.name)
-
-    finished = recover.recover(progress, mine)
-    with closing(open_source(reference, access)) as source, ThreadPoolExecutor(2, "probe") as probes:
-        # Programs are asked while the registry is.
-        roots, facts = probes.submit(podman.roots), probes.submit(host.facts)
-        found = artifact.load(source, reference)
-        preflight.check_host(found.description, facts.result())
-        rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
-        imported = _import(rebuilder, found, roots.result())
-        name = options.name or imported.name
-        for record in finished:
-            # This very restore had been interrupted when all but saying so was done.
-            if record.verb == RESTORE and (record.name, record.reference) == (name, str(found.reference)):
-                return Restored(record.container, name, record.reference, found.descriptor.digest)
-        preflight.check_container(
-            imported,
-            options.name,
-            ignore_volumes=options.ignore_volumes,
-            host_access=options.host_access,
-            progress=progress,
-        )
-        rebuilder.check_space(roots.result().graph)
-        key = secrets.token_hex(16)
-        record = Record(
-            RESTORE,
-            key,
-            "" if options.name else imported.id,
-            name,
-            str(found.reference),
-            work=str(roots.result().graph / "ocickpt" / key),
-            runtime=imported.runtime,
-            volumes=() if options.ignore_volumes else tuple(imported.volumes),
-            health_interval=imported.health_interval,
-            created_by=("ocickpt", "restore", "--name", name, str(found.reference), f"# {key}"),
-        )
-        with operation.undisturbed():
-            journal = Journal.begin(record)
-        try:
-            follow = None
-            if options.lazy and not (trouble := lazy.unsupported(imported.runtime)):
-                follow = lazy.Start(rebuilder, found, access, journal, progress)
-            elif options.lazy:
-                progress.note(f"{trouble}: all memory is fetched first")
-            subject = _restore(rebuilder, imported, options, journal, progress, follow=follow)
-            confine.complete(subject, images.mountpoints(rebuilder), Path(journal.record.work))
-            _check_confined(subject, found)
-            journal.step("running")
-        except KeyboardInterrupt:
-            with operation.undisturbed():
-                if made.settle(journal, progress):
-                    progress.note(f"container {name!r} was restored already: it runs")
-            raise
-        except BaseException:
-            with operation.undisturbed():
-                made.take_back(journal, failed=journal.record.step == "podman")
-            raise
-        with operation.undisturbed():
-            made.resume_healthcheck(subject.id, imported.health_interval, progress)
-            made.end(journal, subject)
-    return Restored(subject.id, name, str(found.reference), found.descriptor.digest)
-
-
-def _import(rebuilder: Rebuilder, found: artifact.Artifact, roots: podman.Roots) -> libpod.Imported:
-    """The container's configuration, once it says the same as the description everybody sees."""
-    told = found.description
-    config, spec = images.saved(rebuilder, told)
-    imported = libpod.import_config(config, spec, roots.graph, roots.volumes)
-    if (imported.name, imported.image_id, imported.runtime) != (
-        told.container.name,
-        told.image.id,
-        told.runtime.name,
-    ):
-        raise IntegrityError("the checkpoint holds another container than its description shows")
-    return imported
-
-
-def _restore(
-    rebuilder: Rebuilder,
-    imported: libpod.Imported,
-    options: RestoreOptions,
-    journal: Journal,
-    progress: Progress,
-    *,
-    follow: lazy.Start | None,
-) -> podman.Container:
-    work = operation.make_directory(Path(journal.record.work))
-    with_shim = setup.installed(imported.runtime)
-    if follow and not with_shim:
-        raise PrerequisiteError("a lazy restore needs the runtime shim", hint="`ocickpt setup` puts it in place")
-    archive = work / made.IMPORT
-    members = imported.members(journal.record.created_by)
-    flags = _flags(options)
-    progress.stage("fetching")
-    if with_shim:
-        rebuilder.expect(Kind.STATE, Kind.ROOTFS, Kind.VOLUME, *(() if follow else (Kind.MEMORY,)))
-        members[f"checkpoint/{shim.MARKER}"] = journal.record.key.encode()
-        (work / "pages").mkdir()
-        rebuilder.pages(work / "pages", lazy=bool(follow))
-        if follow:
-            follow(work)
-        rebuilder.skeleton(archive, members, work)
-        flags += ["--ignore-volumes"]
-    else:
-        progress.note("the runtime shim is not set up (`ocickpt setup`): podman unpacks an archive, which is slower")
-        rebuilder.expect(Kind.STATE, Kind.MEMORY, Kind.ROOTFS, Kind.VOLUME)
-        image = podman.image(imported.image_id)
-        rebuilder.check_deletions(image.layers if image else ())
-        rebuilder.whole(archive, members, work, rootfs=not options.ignore_rootfs, volumes=not options.ignore_volumes)
-        flags += ["--ignore-volumes"] if options.ignore_volumes else []
-
-    def answer(message: dict[str, Any]) -> operation.Answer:
-        if message.get("event") != "restore":
-            return {"error": "this is a restore"}
-        try:
-            _fill(rebuilder, imported, options, message, work)
-            extra = lazy.arm(imported.runtime, Path(message["bundle"]), work) if follow else {}
-        except OSError as error:
-            raise StorageError(f"the container's files cannot be put in place: {error}") from error
-        return {"ok": True, **extra}
-
-    with operation.operation(journal.record.key) as op:
-        command = podman.restore_command(imported.runtime, archive, flags, work)
-        journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
-        progress.stage("restoring")
-        command.go()
-        result = op.serve(command, answer)
-    if result.returncode:
-        raise _explain(result, options.name or imported.name)
-    container_id = result.stdout.split()[-1] if result.stdout.split() else ""
-    subject = podman.container(container_id or options.name or imported.name)
-    if follow:
-        lazy.disarm(subject.bundle, work)
-    journal.step("unverified", container=subject.id)
-    return subject
-
-
-def _flags(options: RestoreOptions) -> list[str]:
-    flags = ["--name", options.name] if options.name else []
-    for name in ("tcp_established", "ignore_static_ip", "ignore_static_mac", "ignore_rootfs"):
-        if getattr(options, name):
-            flags.append("--" + name.replace("_", "-"))
-    for port in options.publish:
-        flags += ["--publish", port]
-    return flags
-
-
-def _fill(
-    rebuilder: Rebuilder,
-    imported: libpod.Imported,
-    options: RestoreOptions,
-    message: dict[str, Any],
-    work: Path,
-) -> None:
-    """Bring memory and files to where the runtime, which waits, will look for them."""
-    bundle, image_path = Path(message["bundle"]), Path(message["image_path"])
-    config = parse_json((bundle / "config.json").read_bytes(), "bundle's config.json")
-    if not options.ignore_rootfs:
-        rebuilder.tree(Kind.ROOTFS, Path(config["root"]["path"]))
-    if not options.ignore_volumes:
-        for volume, place in imported.volumes.items():
-            rebuilder.tree(Kind.VOLUME, Path(place), volume)
-    make_mount_points(config, bundle)
-    for pages in (work / "pages").iterdir():
-        pages.rename(image_path / pages.name)
-    (image_path / shim.MARKER).unlink()
-
-
-def _check_confined(subject: podman.Container, found: artifact.Artifact) -> None:
-    """A container that runs with less confinement than it was checkpointed with does not run on."""
-    problem = process.unconfined(subject.pid, found.description.security)
-    if problem:
-        raise IntegrityError(
-            f"the restored container is not confined as it was ({problem}); it was removed",
-            hint="`ocickpt doctor` tells whether this host's criu supports its security module",
-        )
-
-
-def _explain(result: proc.Result, name: str) -> OcickptError:
-    error = result.failure("podman container restore")
-    if "already allocated" in error.message or "address already in use" in error.message:
-        return ExistsError(
-            f"an address of container {name!r} is in use on this host: {error.message.splitlines()[-1]}",
-            hint="--ignore-static-ip and --ignore-static-mac give it another one, -p other ports",
-        )
-    container = podman.container_or_none(name)
-    reasons = criu.log_errors(container.bundle / "restore.log") if container else []
-    return CommandError(f"CRIU cannot restore container {name!r}: {'; '.join(reasons)}") if reasons else error
+        return restoring.restore(reference, options, access, progress, aside)

@@ -34,7 +34,7 @@ def following() -> list[Following]:
     for path in sorted(guard.STATES.glob("*.json"), key=lambda path: path.stat().st_ctime):
         state = guard.state_of(path.stem)
         container = str(state.get("container", ""))
-        if state.get("state") == FAILED and not podman.exists(container):
+        if state.get("state") == FAILED and not podman.existing([container]):
             path.unlink(missing_ok=True)
         elif state:
             found.append(

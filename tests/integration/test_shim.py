@@ -484,7 +484,14 @@ def test_a_restore_waits_for_the_flow(bench: Bench, added: list[str]) -> None:
     result = bench.serve(flow, *bench.restore(), key=KEY)
     assert (result.returncode, result.stdout, result.stderr) == (0, "said by the runtime\n", "")
     bundle = str(bench.images.parent)
-    assert seen == [{"event": "restore", "bundle": bundle, "image_path": str(bench.images)}]
+    (message,) = seen
+    assert message.pop("conmon") > 0
+    assert message == {
+        "event": "restore",
+        "bundle": bundle,
+        "image_path": str(bench.images),
+        "pid_file": f"{bundle}/pid",
+    }
     (call,) = bench.calls()
     arguments = bench.restore()
     position = arguments.index("restore") + 1

@@ -47,11 +47,11 @@ def test_settings_of_a_network_of_its_own(tmp_path: Path) -> None:
         (tmp_path / process / "ns").mkdir(parents=True)
         (tmp_path / process / "ns" / "net").symlink_to(network)
     values = {"net.ipv4.ip_forward": "1", "kernel.shmmax": "1", "net...x": "1", "net.ipv4/../..": "1", "net.a.b": "0 0"}
-    assert namespaces.set_sysctls(7, values, tmp_path)[-4:] == ["sysctls", "7", "net.ipv4.ip_forward=1", "net.a.b=0 0"]
-    assert namespaces.set_sysctls(7, {"kernel.shmmax": "1"}, tmp_path) == []
-    assert namespaces.set_sysctls(8, values, tmp_path) == [], "the host's network is not the container's to set"
+    assert namespaces.network_settings(7, values, tmp_path) == {"net.ipv4.ip_forward": "1", "net.a.b": "0 0"}
+    assert namespaces.network_settings(7, {"kernel.shmmax": "1"}, tmp_path) == {}
+    assert namespaces.network_settings(8, values, tmp_path) == {}, "the host's network is not the container's to set"
     with pytest.raises(OSError, match="net"):
-        namespaces.set_sysctls(9, values, tmp_path)
+        namespaces.network_settings(9, values, tmp_path)
 
 
 def test_flags_of_images(monkeypatch: pytest.MonkeyPatch) -> None:

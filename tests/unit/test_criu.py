@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ocickpt.engine import criu
-from ocickpt.errors import PrerequisiteError
+from ocickpt.errors import IntegrityError, PrerequisiteError
 
 LOG = """\
 (00.000001) Version: 4.2.1 (gitid 0)
@@ -47,3 +47,14 @@ def test_a_pycriu_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycriu", Broken("pycriu"))
     with pytest.raises(PrerequisiteError, match="pycriu cannot be imported"):
         criu.images_lsm(b"")
+
+
+def test_an_inventory_without_a_network_lock() -> None:
+    message = b"\x08\x02\x58\x00"
+    inventory = b"\x25\x83\x67\x31" + len(message).to_bytes(4, "little") + message
+    changed = criu.without_network_lock(inventory)
+    assert changed[:4] == inventory[:4]
+    assert changed[8:] == message + b"\x58\x02"
+    assert int.from_bytes(changed[4:8], "little") == len(changed) - 8
+    with pytest.raises(IntegrityError):
+        criu.without_network_lock(inventory[:-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ HERE = Host(
     cgroup="v2",
     cpu_features=("avx2", "hypervisor", "sse4_2"),
     page_size=4096,
-    podman="5.4.2",
     criu="4.2.1",
     runtimes=(("runc", "1.3.6"), ("crun", "1.28")),
     lsm="none",
@@ -138,7 +138,7 @@ class Podman:
         self.images = {IMPORTED.image_id}
         self.pulls: dict[str, str] = {}
         self.pulled: list[str] = []
-        monkeypatch.setattr(podman, "exists", self.containers.__contains__)
+        monkeypatch.setattr(podman, "existing", lambda names: [name for name in names if name in self.containers])
         monkeypatch.setattr(podman, "volume_exists", self.volumes.__contains__)
         monkeypatch.setattr(podman, "secret_exists", self.secrets.__contains__)
         monkeypatch.setattr(
@@ -164,7 +164,11 @@ def check(
 ) -> list[str]:
     watch = Notes()
     imported = dataclasses.replace(IMPORTED, **changes)
-    preflight.check_container(imported, name, ignore_volumes=ignore_volumes, host_access=host_access, progress=watch)
+    with ThreadPoolExecutor() as pool:
+        known = preflight.ask(pool, imported.image_id, *([name] if name else [imported.name, imported.id]))
+        preflight.check_container(
+            imported, name, known, ignore_volumes=ignore_volumes, host_access=host_access, progress=watch
+        )
     return watch.notes
 
 
