@@ -52,14 +52,16 @@ def main(argv: list[str]) -> int:
     )  # fmt: skip
     reason = ""
     while daemon.poll() is None and not reason:
-        if server.poll() not in (None, 0):
+        if _is_forsaken(work, plan):
+            reason = "the restore was killed"
+        elif server.poll() not in (None, 0):
             reason = state_of(work.name).get("error") or f"the page server died (status {server.returncode})"
         time.sleep(_TICK)
     if not reason and daemon.returncode:
         reason = f"CRIU's lazy-pages daemon ended with status {daemon.returncode}"
     if not reason:
         (work / COMPLETE).touch()
-    failed = bool(reason) and _kill(work, reason)
+    failed = bool(reason) and _kill(work, plan, reason)
     ours.close()
     for process in (daemon, server):
         if process.poll() is None:
@@ -86,19 +88,24 @@ def write_state(key: str, **changes: Any) -> None:
     temporary.rename(STATES / f"{key}.json")
 
 
-def _kill(work: Path, reason: str) -> bool:
+def _is_forsaken(work: Path, plan: dict[str, Any]) -> bool:
+    """Whether who started us died before the container was ours. Where there is a journal, that tells what to do."""
+    return plan["starter"] and not (work / CONTAINER).exists() and not Path(f"/proc/{plan['starter']}").exists()
+
+
+def _kill(work: Path, plan: dict[str, Any], reason: str) -> bool:
     """Kill the container that would otherwise see zeros, and say so. False when there is none that runs."""
-    try:
-        container = (work / CONTAINER).read_text("ascii").strip()
-    except OSError:
+    command = plan["kill"]
+    if not command and (work / CONTAINER).exists():
+        command = ["podman", "kill", "--signal", "KILL", (work / CONTAINER).read_text("ascii").strip()]
+    if not command:
         # podman is still making it, and will fail by itself.
         return False
-    told = subprocess.run(
-        ["podman", "kill", "--signal", "KILL", container], check=False, stdin=subprocess.DEVNULL, capture_output=True
-    )
+    told = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
     if told.returncode:
         return False
     write_state(work.name, state="failed", error=reason)
+    container = state_of(work.name).get("container") or work.name
     syslog.openlog("ocickpt", syslog.LOG_PID, syslog.LOG_DAEMON)
     syslog.syslog(syslog.LOG_ERR, f"killed container {container}, whose memory cannot be completed: {reason}")
     return True
@@ -107,7 +114,7 @@ def _kill(work: Path, reason: str) -> bool:
 def _clean(work: Path, plan: dict[str, Any], *, keep_state: bool) -> None:
     if (work / LINK).exists():
         Path((work / LINK).read_text("utf-8")).unlink(missing_ok=True)
-    complete = (work / CONTAINER).exists()
+    complete = (work / CONTAINER).exists() or not plan["journal"]
     if not keep_state:
         (STATES / f"{work.name}.json").unlink(missing_ok=True)
     if complete:

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocickpt import config, names, proc, shim
+from ocickpt import config, guard, names, proc, shim
 from ocickpt.engine import criu, host, podman, storage
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError
-from ocickpt.flows import artifact, bundle, confine, images, operation, policy, preflight
+from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, policy, preflight
 from ocickpt.flows.rebuild import Rebuilder
 from ocickpt.model import Kind, Silent, parse_json
 from ocickpt.store import Access, open_source
@@ -94,14 +94,16 @@ def create(call: list[str], rest: list[str]) -> int:
 
 
 def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
-    reference = policy.pinned(wanted, config.load())
+    host_config = config.load()
+    reference = policy.pinned(wanted, host_config)
     with _work(request), closing(open_source(reference, Access())) as source:
         found = artifact.load(source, reference)
         if found.description.runtime.name != request.runtime:
             raise IncompatibleError(
                 f"the checkpoint was made under {found.description.runtime.name[:100]}, this is {request.runtime}"
             )
-        preflight.check_host(found.description, host.facts())
+        here = host.facts()
+        preflight.check_host(found.description, here)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
         configuration, saved = images.saved(rebuilder, found.description)
         bundle.check(spec, saved, request.runtime)
@@ -111,9 +113,15 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
                 f"the container is made from image {image[:12]}, the checkpoint's from {before.id[:12]} ({before.name})"
             )
         rebuilder.check_space(request.work)
-        source.fetch((found.manifest.config, *found.manifest.layers))
-        _fill(request, rebuilder, spec, configuration)
-        _restore(request, rebuilder, found, spec)
+        helpers = None
+        if _wants_lazy(request, spec, here):
+            plan = lazy.plan(found, Access(), here.criu, host_config.patience)
+            plan |= {"starter": os.getpid(), "kill": [*request.call, "kill", request.id, "KILL"]}
+            helpers = lazy.Helpers(request.work, plan, lambda _: None)
+        else:
+            source.fetch((found.manifest.config, *found.manifest.layers))
+        _fill(request, rebuilder, spec, configuration, lazily=bool(helpers))
+        _restore(request, rebuilder, found, spec, helpers)
 
 
 @contextlib.contextmanager
@@ -126,12 +134,26 @@ def _work(request: _Request) -> Iterator[None]:
         proc.run([*request.call, "delete", "--force", request.id], check=False)
         request.waiting.unlink(missing_ok=True)
         request.restored.unlink(missing_ok=True)
+        lazy.stop_in(request.work)
+        operation.remove_directory(request.work)
         raise
-    finally:
+    if not (request.work / guard.CONTAINER).exists():  # else it is the guard's
         operation.remove_directory(request.work)
 
 
-def _fill(request: _Request, rebuilder: Rebuilder, spec: dict[str, Any], configuration: dict[str, Any]) -> None:
+def _wants_lazy(request: _Request, spec: dict[str, Any], here: host.Host) -> bool:
+    """Whether the container's memory is to follow it, and can; where it cannot that is told."""
+    if (spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE_LAZY) != "true":
+        return False
+    trouble = lazy.unsupported(request.runtime, here)
+    if trouble:
+        _log(syslog.LOG_WARNING, f"container {request.id}: {trouble}: all memory is fetched first")
+    return not trouble
+
+
+def _fill(
+    request: _Request, rebuilder: Rebuilder, spec: dict[str, Any], configuration: dict[str, Any], *, lazily: bool
+) -> None:
     """Bring memory and files to where the runtime will look for them."""
     root = request.bundle / (spec.get("root") or {}).get("path", "rootfs")
     rebuilder.tree(Kind.ROOTFS, root)
@@ -151,11 +173,19 @@ def _fill(request: _Request, rebuilder: Rebuilder, spec: dict[str, Any], configu
         rebuilder.shm(Path(shm["source"]), request.work / "shm")
     bundle.make_mount_points(spec, request.bundle)
     rebuilder.images(request.work / "images")
-    rebuilder.pages(request.work / "images")
+    rebuilder.pages(request.work / "images", lazy=lazily)
 
 
-def _restore(request: _Request, rebuilder: Rebuilder, found: artifact.Artifact, spec: dict[str, Any]) -> None:
+def _restore(
+    request: _Request,
+    rebuilder: Rebuilder,
+    found: artifact.Artifact,
+    spec: dict[str, Any],
+    helpers: lazy.Helpers | None,
+) -> None:
     """Restore, and confine what stands still then."""
+    if helpers:
+        helpers.start(rebuilder.divided()[0])
     shim.CREATED.mkdir(mode=0o700, parents=True, exist_ok=True)
     request.waiting.write_text(str(request.bundle), "utf-8")
     with request.restored.open("w", encoding="ascii") as file:
@@ -170,10 +200,15 @@ def _restore(request: _Request, rebuilder: Rebuilder, found: artifact.Artifact, 
         options += ["--lsm-mount-context", context] if (context := (spec.get("linux") or {}).get("mountLabel")) else []
     for name in _KEPT:
         options += [name, value] if (value := shim.option(request.rest, name)) else []
+    if helpers:
+        options += lazy.arm(request.runtime, request.bundle, request.work).get("arguments", [])
+        helpers.wait()
     paths = ["--image-path", str(request.work / "images"), "--work-path", str(request.work)]
     command = [*request.call, "restore", "--detach", "--bundle", str(request.bundle), *paths, *options, request.id]
     # With our own descriptors: they become the container's.
-    if proc.call(command):
+    status = proc.call(command)
+    lazy.disarm(request.bundle, request.work)
+    if status:
         reasons = criu.log_errors(request.work / "restore.log")
         raise CommandError(f"CRIU cannot restore the checkpoint: {'; '.join(reasons) or 'it said nothing'}")
     request.run("pause", request.id)
@@ -183,6 +218,8 @@ def _restore(request: _Request, rebuilder: Rebuilder, found: artifact.Artifact, 
     problem = process.unconfined(running.pid, found.description.security)
     if problem:
         raise IntegrityError(f"the restored container is not confined as it was ({problem}); it was removed")
+    if helpers:
+        lazy.let_go(request.work, running, helpers.pid)
 
 
 def _was_restored(request: _Request) -> bool:
@@ -196,13 +233,17 @@ def _tell(request: _Request, error: OcickptError) -> None:
     """Say why the container cannot be created, where engines look for it: stderr, the runtime's log, and syslog."""
     text = f"ocickpt: {error.message}" + (f" ({error.hint})" if error.hint else "")
     sys.stderr.write(f"{text}\n")
-    syslog.openlog("ocickpt", syslog.LOG_PID, syslog.LOG_DAEMON)
-    syslog.syslog(syslog.LOG_ERR, text)
+    _log(syslog.LOG_ERR, text)
     log = shim.option(request.call, "--log")
     if log:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with contextlib.suppress(OSError), Path(log).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"level": "error", "msg": text, "time": now}) + "\n")
+
+
+def _log(priority: int, text: str) -> None:
+    syslog.openlog("ocickpt", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(priority, text)
 
 
 def _bundle(rest: list[str]) -> Path:

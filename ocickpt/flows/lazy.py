@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,10 @@ from ocickpt.engine import host, podman
 from ocickpt.errors import CommandError, UnsupportedError
 from ocickpt.flows.artifact import Artifact
 from ocickpt.flows.journal import Journal, Record
-from ocickpt.flows.rebuild import Rebuilder
 from ocickpt.memory import pageserver
-from ocickpt.model import Progress
 from ocickpt.store import Access
 
-PATIENCE = 600.0
-"""So many seconds a registry that does not answer is asked again, while the container waits."""
+_GUARD = "import sys; sys.path.insert(0, {!r}); from ocickpt import guard; sys.exit(guard.main(sys.argv[1:]))"
 _READY = 10.0
 _URGENT = -10
 _CRUN_LAZY, _CRIU_LAZY = (1, 28), (4, 2)
@@ -47,38 +44,50 @@ def unsupported(runtime: str, here: host.Host) -> str:
     return f"crun {version} with CRIU {here.criu} cannot restore lazily, crun 1.28 with CRIU 4.2 can"
 
 
-def plan(found: Artifact, access: Access, journal: Journal, criu: str) -> dict[str, Any]:
-    """What guard and page server must know; `criu` is its version here."""
+def plan(found: Artifact, access: Access, criu: str, patience: float) -> dict[str, Any]:
+    """What guard and page server must know; `criu` is its version here.
+
+    A registry that does not answer is asked again for `patience` seconds, while the container waits.
+    """
     return {
         "reference": str(found.reference),
         "authfile": str(access.authfile.absolute()) if access.authfile else "",
         "tls_verify": access.tls_verify,
-        "patience": PATIENCE,
+        "patience": patience,
         "wide": pageserver.is_wide(criu),
-        "journal": [str(path) for path in journal.paths()],
+        "journal": [],
+        "starter": 0,
+        "kill": [],
     }
 
 
 class Helpers:
-    """The guard of one restore, and through it CRIU's daemon and the page server."""
+    """The guard of one restore, and through it CRIU's daemon and the page server.
 
-    def __init__(self, rebuilder: Rebuilder, journal: Journal, progress: Progress, plan: dict[str, Any]) -> None:
-        self._rebuilder = rebuilder
-        self._journal = journal
-        self._progress = progress
-        self._plan = plan
+    They work in the directory `work`, whose name is the key of the restore, and where CRIU's images and sparse
+    pages are below ``images`` when they are started. `began` is told of the guard before it does anything.
+    """
 
-    def start(self, work: Path) -> None:
-        """Start them, once the sparse pages are in `work`: they come up while podman does."""
-        self._tell()
-        images = work / "images"
-        images.mkdir()
-        self._rebuilder.images(images)
-        for pages in (work / "pages").iterdir():
-            os.link(pages, images / pages.name)
-        (work / guard.PLAN).write_text(json.dumps(self._plan), "utf-8")
+    def __init__(self, work: Path, plan: dict[str, Any], began: Callable[[proc.Background], None]) -> None:
         self._work = work
-        self._process = _start_guard(work, self._journal)
+        self._plan = plan
+        self._began = began
+
+    def start(self, later: int) -> None:
+        """Start them: they come up while other things are done, and have `later` bytes to bring."""
+        state = {"reference": self._plan["reference"], "state": "restoring", "later": later, "arrived": 0}
+        guard.write_state(self._work.name, **state)
+        (self._work / guard.PLAN).write_text(json.dumps(self._plan), "utf-8")
+        (self._work / "guard").mkdir()
+        code = _GUARD.format(str(Path(ocickpt.__file__).parent.parent))
+        self._process = proc.Background([sys.executable, "-I", "-c", code, str(self._work)], self._work / "guard")
+        self._began(self._process)
+        self._process.go()
+
+    @property
+    def pid(self) -> int:
+        """The guard's."""
+        return self._process.pid
 
     def wait(self) -> None:
         """Wait for the socket of CRIU's daemon; CommandError when it does not come up."""
@@ -93,22 +102,6 @@ class Helpers:
         """The container runs, and memory comes as fast as the processors can: what is left to do here goes before."""
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
-
-    def _tell(self) -> None:
-        later, first = self._rebuilder.divided()
-        self._progress.note(f"{first / 1e6:.1f} MB of memory are fetched first, {later / 1e6:.1f} MB follow")
-        key = self._journal.record.key
-        guard.write_state(key, reference=self._plan["reference"], state="restoring", later=later, arrived=0)
-
-
-def _start_guard(work: Path, journal: Journal) -> proc.Background:
-    package = str(Path(ocickpt.__file__).parent.parent)
-    code = f"import sys; sys.path.insert(0, {package!r}); from ocickpt import guard; sys.exit(guard.main(sys.argv[1:]))"
-    (work / "guard").mkdir()
-    process = proc.Background([sys.executable, "-I", "-c", code, str(work)], work / "guard")
-    journal.step("guarded", guard_pid=process.pid, guard_start=proc.start_time(process.pid) or 0)
-    process.go()
-    return process
 
 
 def arm(runtime: str, bundle: Path, work: Path) -> dict[str, Any]:
@@ -147,16 +140,21 @@ def accompany(record: Record, conmon: int) -> None:
 def settle(journal: Journal, subject: podman.Running) -> None:
     """The container runs: the helpers live with it from now on, and so does the journal."""
     record = journal.record
-    guard.write_state(record.key, container=subject.id, name=subject.name, state="running", guard=record.guard_pid)
     accompany(record, subject.conmon)
     journal.step("lazy")
     journal.leave()
-    (Path(record.work) / guard.CONTAINER).write_text(subject.id, "ascii")
+    let_go(Path(record.work), subject, record.guard_pid)
+
+
+def let_go(work: Path, subject: podman.Running, guard_pid: int) -> None:
+    """From now on the guard answers for the container, and cleans up after itself."""
+    guard.write_state(work.name, container=subject.id, name=subject.name, state="running", guard=guard_pid)
+    (work / guard.CONTAINER).write_text(subject.id, "ascii")
 
 
 def goes_on(record: Record) -> bool:
     """Whether the helpers of a lazy restore are at work, the guard or what it started."""
-    return bool(_helpers(record))
+    return bool(record.guard_pid and _at_work(Path(record.work), record.podman_pid))
 
 
 def is_safe(record: Record) -> bool:
@@ -166,23 +164,27 @@ def is_safe(record: Record) -> bool:
 
 def stop(record: Record) -> None:
     """End the helpers of a restore that came to nothing."""
-    for pid in _helpers(record):
+    if record.guard_pid:
+        stop_in(Path(record.work), record.podman_pid)
+
+
+def stop_in(work: Path, podman_pid: int = 0) -> None:
+    """End the helpers that work in the directory `work`."""
+    for pid in _at_work(work, podman_pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    (guard.STATES / f"{record.key}.json").unlink(missing_ok=True)
+    (guard.STATES / f"{work.name}.json").unlink(missing_ok=True)
 
 
-def _helpers(record: Record) -> list[int]:
-    """The guard first, then the page server and CRIU: what has the work directory in its command line."""
-    if not record.guard_pid:
-        return []
+def _at_work(work: Path, podman_pid: int) -> list[int]:
+    """The guard, the page server and CRIU's daemon: what has the work directory in its command line."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
-            if record.work.encode() in words and int(process.name) != record.podman_pid:
+            if os.fsencode(work) in words and int(process.name) not in (podman_pid, os.getpid()):
                 found.append(int(process.name))
-    return sorted(found, key=lambda pid: pid != record.guard_pid)
+    return sorted(found)
 
 
 def _move(pids: Iterable[int], conmon: int) -> None:

@@ -9,12 +9,13 @@ running     it is confined as it was
 
 from __future__ import annotations
 
+import os
 import secrets
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ocickpt import proc, shim
+from ocickpt import config, proc, shim
 from ocickpt.engine import criu, libpod, podman
 from ocickpt.errors import (
     CommandError,
@@ -89,7 +90,7 @@ def restore(
         try:
             follow = None
             if options.lazy and not (trouble := lazy.unsupported(imported.runtime, here)):
-                follow = lazy.Helpers(rebuilder, journal, progress, lazy.plan(found, access, journal, here.criu))
+                follow = _helpers(journal, lazy.plan(found, access, here.criu, config.load().patience))
             elif options.lazy:
                 progress.note(f"{trouble}: all memory is fetched first")
             subject = _restore(rebuilder, imported, options, journal, progress, aside=aside, follow=follow)
@@ -114,8 +115,8 @@ def restore(
 def _import(rebuilder: Rebuilder, found: artifact.Artifact, roots: podman.Roots) -> libpod.Imported:
     """The container's configuration, once it says the same as the description everybody sees."""
     told = found.description
-    config, spec = images.saved(rebuilder, told)
-    imported = libpod.import_config(config, spec, roots.graph, roots.volumes)
+    configuration, spec = images.saved(rebuilder, told)
+    imported = libpod.import_config(configuration, spec, roots.graph, roots.volumes)
     if (imported.id, imported.name, imported.image_id, imported.runtime) != (
         told.container.id,
         told.container.name,
@@ -200,7 +201,7 @@ def _prepare(
         (work / "pages").mkdir()
         rebuilder.pages(work / "pages", lazy=bool(follow))
         if follow:
-            follow.start(work)
+            _start(follow, rebuilder, work, progress)
         rebuilder.skeleton(archive, members, work)
         return [*flags, "--ignore-volumes"]
     progress.note("the runtime shim is not set up (`ocickpt setup`): podman unpacks an archive, which is slower")
@@ -209,6 +210,25 @@ def _prepare(
     rebuilder.check_deletions(image.layers if image else ())
     rebuilder.whole(archive, members, work, rootfs=not options.ignore_rootfs, volumes=not options.ignore_volumes)
     return [*flags, "--ignore-volumes"] if options.ignore_volumes else flags
+
+
+def _helpers(journal: Journal, plan: dict[str, Any]) -> lazy.Helpers:
+    def began(process: proc.Background) -> None:
+        journal.step("guarded", guard_pid=process.pid, guard_start=proc.start_time(process.pid) or 0)
+
+    plan["journal"] = [str(path) for path in journal.paths()]
+    return lazy.Helpers(Path(journal.record.work), plan, began)
+
+
+def _start(helpers: lazy.Helpers, rebuilder: Rebuilder, work: Path, progress: Progress) -> None:
+    """Start the helpers of a lazy restore, with images of their own: podman's are not there yet."""
+    later, first = rebuilder.divided()
+    progress.note(f"{first / 1e6:.1f} MB of memory are fetched first, {later / 1e6:.1f} MB follow")
+    (work / "images").mkdir()
+    rebuilder.images(work / "images")
+    for pages in (work / "pages").iterdir():
+        os.link(pages, work / "images" / pages.name)
+    helpers.start(later)
 
 
 def _running(container_id: str, name: str, imported: libpod.Imported, told: dict[str, Any]) -> podman.Running:
@@ -239,13 +259,13 @@ def _fill(
 ) -> None:
     """Bring memory and files to where the runtime, which waits, will look for them."""
     bundle, image_path = Path(message["bundle"]), Path(message["image_path"])
-    config = parse_json((bundle / "config.json").read_bytes(), "bundle's config.json")
+    spec = parse_json((bundle / "config.json").read_bytes(), "bundle's config.json")
     if not options.ignore_rootfs:
-        rebuilder.tree(Kind.ROOTFS, Path(config["root"]["path"]))
+        rebuilder.tree(Kind.ROOTFS, Path(spec["root"]["path"]))
     if not options.ignore_volumes:
         for volume, place in imported.volumes.items():
             rebuilder.tree(Kind.VOLUME, Path(place), volume)
-    make_mount_points(config, bundle)
+    make_mount_points(spec, bundle)
     for pages in (work / "pages").iterdir():
         pages.rename(image_path / pages.name)
     (image_path / shim.MARKER).unlink()

@@ -18,6 +18,18 @@ REGISTRY = "registry:5000"
 TIMEOUT = 180.0
 
 
+# What a reboot leaves of a host: no process, no mount, nothing below /run.
+REBOOT = """
+    cd /
+    pkill -KILL -f 'conmon|ocickpt|lazy-pages'
+    for cgroup in $(find /sys/fs/cgroup -type d -name 'libpod-*'); do echo 1 >$cgroup/cgroup.kill; done
+    sleep 0.5
+    findmnt --noheadings --list --output TARGET | grep -E '/(merged|userdata/shm)$|^/run/netns/' | xargs -rn1 umount -l
+    rm -rf /run/containers /run/libpod /run/netns/* /run/ocickpt /run/runc /run/crun /run/crun.*
+    find /sys/fs/cgroup -depth -type d -name 'libpod-*' -exec rmdir {} +
+"""
+
+
 @dataclass(frozen=True)
 class Host:
     """One host of the lab."""
@@ -91,6 +103,10 @@ class Host:
         """
         return self.sh(f"( {script} ) 2>/dev/null").splitlines()
 
+    def reboot(self) -> None:
+        """As near to a reboot as a host can come that shares its kernel."""
+        self.run("sh", "-c", REBOOT)
+
     def leftovers(self) -> list[str]:
         """Traces, and what containers leave that are not quite gone: mounts, network namespaces, cgroups."""
         script = """
@@ -99,6 +115,22 @@ class Host:
             true
         """
         return self.traces() + self.sh(f"( {script} ) 2>/dev/null").splitlines()
+
+
+def flip_a_bit(digest: str) -> None:
+    """Alter a bit in the middle of a blob that the lab's registry keeps; once more puts it right."""
+    name = digest.removeprefix("sha256:")
+    path = f"/var/lib/docker-registry/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+    script = f"p = open({path!r}, 'r+b'); b = p.read(); p.seek(len(b) // 2); p.write(bytes([b[len(b) // 2] ^ 1]))"
+    Host("registry").run("python3", "-c", script)
+
+
+def manifest_of(host: Host, pinned: str) -> dict[str, Any]:
+    """The manifest of an artifact in the lab's registry, from a reference with its digest."""
+    repository, _, digest = pinned.partition("@")
+    reference = f"docker://{repository.rpartition(':')[0]}@{digest}"
+    found: dict[str, Any] = json.loads(host.out("skopeo", "inspect", "--raw", "--tls-verify=false", reference))
+    return found
 
 
 DESCRIBE = (Path(__file__).parent / "programs" / "describe.py").read_text()

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Host, Start
+from tests.e2e.conftest import Host, Start, flip_a_bit, manifest_of
 
 COUNTER = ("localhost/python", "python3", "/counter.py")
 LAUNCHERS = "/usr/local/libexec/ocickpt"
 CONFIG = "/etc/ocickpt/config.toml"
 one_runtime = pytest.mark.parametrize("runtime", ["crun"], indirect=True)
-
-REBOOT = """
-    cd /; podman ps --all --format '{{.ID}}' --no-trunc >/tmp/ids
-    for id in $(cat /tmp/ids); do
-        kill -KILL $(pgrep -f "conmon.*-c $id") $(podman inspect -f '{{.State.Pid}}' $id)
-    done
-    sleep 0.5
-    findmnt --noheadings --list --output TARGET | grep -E '/(merged|userdata/shm)$|^/run/netns/' | xargs -rn1 umount -l
-    rm -rf /run/containers /run/libpod /run/netns/* /run/ocickpt /run/runc /run/crun /run/crun.* /tmp/ids
-    find /sys/fs/cgroup -depth -type d -name 'libpod-*' -exec rmdir {} +
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -40,13 +28,6 @@ def checkpointed(a: Host, ref: str) -> str:
     """The pinned reference of the container `web` on host a, which goes."""
     found = a.ocickpt("checkpoint", "--quiet", "web", ref).stdout.strip()
     a.run("podman", "rm", "web")
-    return found
-
-
-def manifest_of(host: Host, pinned: str) -> dict[str, Any]:
-    repository, _, digest = pinned.partition("@")
-    reference = f"docker://{repository.rpartition(':')[0]}@{digest}"
-    found: dict[str, Any] = json.loads(host.out("skopeo", "inspect", "--raw", "--tls-verify=false", reference))
     return found
 
 
@@ -84,8 +65,7 @@ def test_it_goes_on_and_then_it_is_a_container_like_any_other(
     b.sh("kill -KILL $(podman inspect -f '{{.State.Pid}}' new)")
     b.wait("sh", "-c", "test $(podman inspect -f '{{.RestartCount}}' new) = 1")
     assert b.ask("new") == "0"
-    b.sh(REBOOT)
-    b.ocickpt("setup")
+    b.reboot()
     b.run("podman", "start", "new")
     assert b.ask("new") == "0"
     assert b.execute("new", "cat", "/data/file", "/etc/motd") == "kept\nlater"
@@ -160,18 +140,14 @@ def test_an_altered_bit_is_noticed_before_anything_runs(
     a.ask("web")
     pinned = checkpointed(a, ref)
     manifest = manifest_of(b, pinned)
-    registry = Host("registry")
     for blob in (manifest["config"], *manifest["layers"]):
-        hexadecimal = blob["digest"].removeprefix("sha256:")
-        path = f"/var/lib/docker-registry/docker/registry/v2/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
-        flip = f"p = open({path!r}, 'r+b'); b = p.read(); p.seek(len(b) // 2); p.write(bytes([b[len(b) // 2] ^ 1]))"
-        registry.run("python3", "-c", flip)
+        flip_a_bit(blob["digest"])
         b.forget()
         said = run(b, runtime, "new", pinned, check=False)
         assert "sha256:" in said or "digest" in said or "does not match" in said, (blob["mediaType"], said)
         assert b.inspect("new")["State"]["Pid"] == 0
         b.run("podman", "rm", "new")
-        registry.run("python3", "-c", flip)
+        flip_a_bit(blob["digest"])
     run(b, runtime, "new", pinned)
     assert b.ask("new") == "1"
 
@@ -255,3 +231,25 @@ def test_an_image_has_no_say(hosts: tuple[Host, Host], start: Start, ref: str, r
     finally:
         b.run("podman", "rm", "--force", "--time", "0", "new")
         b.run("podman", "rmi", "localhost/asks")
+
+
+def test_its_memory_may_follow(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
+    a, b = hosts
+    memory = ("localhost/python", "python3", "/memory.py", "96")
+    start("web", *memory)
+    digest = a.ask("web", "/hash")
+    pinned = checkpointed(a, ref)
+    options = ["--annotation", f"io.ocickpt.restore={pinned}", "--annotation", "io.ocickpt.restore.lazy=true"]
+    b.run("podman", "--runtime", runtime, "run", "--detach", "--name", "new", *options, *memory)
+    assert b.ask("new", "/hash") == digest
+    b.wait("sh", "-c", "test $(ocickpt status --format json) = '[]'")
+    assert b.traces() == []
+    # With the registry out of reach it waits, and so does what is done to it.
+    b.run("podman", "rm", "--force", "--time", "0", "new")
+    b.run("podman", "--runtime", runtime, "create", "--name", "new", *options, *memory)
+    b.run("podman", "init", "new")
+    b.run("pkill", "-KILL", "-f", "import pageserver")
+    b.wait("sh", "-c", "ocickpt status | grep 'page server died'")
+    assert b.run("podman", "start", "new", check=False).returncode != 0
+    b.run("podman", "rm", "--force", "--time", "0", "new")
+    assert b.ocickpt("status", "--format", "json").stdout.strip() == "[]"
