@@ -114,13 +114,12 @@ def _kill(work: Path, plan: dict[str, Any], reason: str) -> bool:
 def _clean(work: Path, plan: dict[str, Any], *, keep_state: bool) -> None:
     if (work / LINK).exists():
         Path((work / LINK).read_text("utf-8")).unlink(missing_ok=True)
-    complete = (work / CONTAINER).exists() or not plan["journal"]
-    if not keep_state:
-        (STATES / f"{work.name}.json").unlink(missing_ok=True)
-    if complete:
+    if (work / CONTAINER).exists() or not plan["journal"]:
         # Until here the restore's journal said whose this directory is.
         shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):  # others are in it
             work.parent.rmdir()
         for journal in plan["journal"]:
             Path(journal).unlink(missing_ok=True)
+    if not keep_state:
+        (STATES / f"{work.name}.json").unlink(missing_ok=True)

@@ -21,7 +21,7 @@ TIMEOUT = 180.0
 # What a reboot leaves of a host: no process, no mount, nothing below /run.
 REBOOT = """
     cd /
-    pkill -KILL -f 'conmon|ocickpt|lazy-pages'
+    pkill -KILL 'conmon|criu|python3'
     for cgroup in $(find /sys/fs/cgroup -type d -name 'libpod-*'); do echo 1 >$cgroup/cgroup.kill; done
     sleep 0.5
     findmnt --noheadings --list --output TARGET | grep -E '/(merged|userdata/shm)$|^/run/netns/' | xargs -rn1 umount -l

@@ -75,13 +75,13 @@ def test_a_checkpoint_waits_for_the_memory(hosts: tuple[Host, Host], saved: str,
 
 def test_an_altered_bit_reaches_no_process(hosts: tuple[Host, Host], saved: str, ref: str) -> None:
     _, b = hosts
-    pinned = f"{ref}@{b.out('skopeo', 'inspect', '--tls-verify=false', '--format', '{{.Digest}}', f'docker://{ref}')}"
+    pinned = json.loads(b.ocickpt("inspect", "--format", "json", ref).stdout)["reference"]
     memory = [each for each in manifest_of(b, pinned)["layers"] if ".memory" in each["mediaType"]]
     flip_a_bit(max(memory, key=lambda layer: int(layer["size"]))["digest"])
     b.ocickpt("restore", "--quiet", "--lazy", ref)
     b.wait("sh", "-c", "test $(podman inspect --format '{{.State.Running}}' web) = false")
     b.wait("sh", "-c", "ocickpt status --format json | grep -q failed")
-    assert "does not match" in str(states(b)[0]["error"]) or "sha256" in str(states(b)[0]["error"])
+    assert "does not match" in str(states(b))
     b.run("podman", "rm", "web")
     assert states(b) == []
 
@@ -93,6 +93,7 @@ def test_a_reboot_in_the_middle(hosts: tuple[Host, Host], saved: str, ref: str, 
     assert b.inspect("web")["State"]["Running"] is False
     b.ocickpt("doctor", check=False)
     assert b.traces() == []
+    fast_again(slow_registry)
     b.run("podman", "rm", "web")
     b.ocickpt("restore", "--quiet", ref)
     assert b.ask("web", "/hash") == saved
