@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ocickpt.errors import IncompatibleError, UnsupportedError
+from ocickpt.engine import allowed
+from ocickpt.errors import IncompatibleError, IntegrityError, UnsupportedError
 from ocickpt.trust import security
 
 _RESTORED_HOOKS = {"runc": {"prestart", "createRuntime"}, "crun": set[str]()}
@@ -26,8 +27,16 @@ OUR_HOOK = "ocickpt-hook"
 def check(spec: dict[str, Any], saved: dict[str, Any], runtime: str) -> None:
     """Hold the specification in the bundle against the one the checkpoint was made of.
 
-    Raises IncompatibleError that names what differs, UnsupportedError for what cannot be restored this way.
+    Raises IncompatibleError that names what differs, UnsupportedError for what cannot be restored this way,
+    IntegrityError for a specification that is none.
     """
+    try:
+        _check(spec, allowed.only(saved, allowed.SPEC, "OCI specification"), runtime)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise IntegrityError(f"an OCI specification is not of the right form: {error}") from error
+
+
+def _check(spec: dict[str, Any], saved: dict[str, Any], runtime: str) -> None:
     if "user" in _namespaces(spec) or (spec.get("linux") or {}).get("uidMappings"):
         raise UnsupportedError("a container with a user namespace of its own cannot be restored")
     hooks = set(_hooks(spec)) - _RESTORED_HOOKS[runtime]
@@ -44,6 +53,23 @@ def check(spec: dict[str, Any], saved: dict[str, Any], runtime: str) -> None:
 def mounts(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The mounts of a specification by where the container sees them."""
     return {os.path.normpath(mount["destination"]): mount for mount in spec.get("mounts") or ()}
+
+
+def volume_place(spec: dict[str, Any], destination: str) -> Path:
+    """The directory of the host that the container has mounted at `destination`, for what a volume brings; it is empty.
+
+    Raises IncompatibleError.
+    """
+    mount = mounts(spec).get(os.path.normpath(destination), {})
+    options, place = mount.get("options") or (), Path(mount.get("source", ""))
+    if not {"bind", "rbind"} & set(options) or "ro" in options or not place.is_absolute() or not place.is_dir():
+        raise IncompatibleError(f"the checkpoint brings a volume for {destination}, where no writable one is mounted")
+    if any(place.iterdir()):
+        raise IncompatibleError(
+            f"the volume at {destination} has content already, and the checkpoint brings its own",
+            hint="give it an empty one (with crun, `:nocopy` keeps podman from filling a new one from the image)",
+        )
+    return place
 
 
 def make_mount_points(spec: dict[str, Any], bundle: Path) -> None:

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from ocickpt import config, guard, names, proc, shim
-from ocickpt.engine import criu, host, podman, storage
-from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError
+from ocickpt.engine import criu, host, openat2, podman, storage
+from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError, StorageError
 from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, policy, preflight
+from ocickpt.flows.describe import volumes
 from ocickpt.flows.rebuild import Rebuilder
 from ocickpt.model import Kind, Silent, parse_json
 from ocickpt.store import Access, open_source
@@ -88,15 +89,18 @@ def create(call: list[str], rest: list[str]) -> int:
         with operation.undisturbed():
             _create(request, spec, wanted)
     except OcickptError as error:
-        _tell(request, error)
-        return 1
+        return _tell(request, error)
+    except OSError as error:
+        return _tell(request, StorageError(f"{error.filename or 'a file'}: {error.strerror}"))
+    except Exception as error:  # noqa: BLE001 - nobody sees a traceback of what an engine calls
+        return _tell(request, OcickptError(f"this is a bug: {type(error).__name__}: {error}"))
     return 0
 
 
 def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
     host_config = config.load()
     reference = policy.pinned(wanted, host_config)
-    with _work(request), closing(open_source(reference, Access())) as source:
+    with _work(request) as undo, closing(open_source(reference, Access())) as source:
         found = artifact.load(source, reference)
         if found.description.runtime.name != request.runtime:
             raise IncompatibleError(
@@ -120,25 +124,33 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
             helpers = lazy.Helpers(request.work, plan, lambda _: None)
         else:
             source.fetch((found.manifest.config, *found.manifest.layers))
-        _fill(request, rebuilder, spec, configuration, lazily=bool(helpers))
+        _fill(request, rebuilder, spec, configuration, undo, lazily=bool(helpers))
         _restore(request, rebuilder, found, spec, helpers)
 
 
 @contextlib.contextmanager
-def _work(request: _Request) -> Iterator[None]:
-    """The directory in which all this is done; it goes, and so does what runs when this fails."""
+def _work(request: _Request) -> Iterator[contextlib.ExitStack]:
+    """The directory in which all this is done, and what is to be undone when it fails; both go with the block."""
     operation.make_directory(request.work)
     try:
-        yield
-    except BaseException:
-        proc.run([*request.call, "delete", "--force", request.id], check=False)
-        request.waiting.unlink(missing_ok=True)
-        request.restored.unlink(missing_ok=True)
-        lazy.stop_in(request.work)
-        operation.remove_directory(request.work)
-        raise
-    if not (request.work / guard.CONTAINER).exists():  # else it is the guard's
-        operation.remove_directory(request.work)
+        with contextlib.ExitStack() as undo:
+            undo.callback(lazy.stop_in, request.work)
+            undo.callback(request.restored.unlink, missing_ok=True)
+            undo.callback(request.waiting.unlink, missing_ok=True)
+            undo.callback(proc.run, [*request.call, "delete", "--force", request.id], check=False)
+            yield undo
+            undo.pop_all()
+    finally:
+        if not (request.work / guard.CONTAINER).exists():  # else it is the guard's
+            operation.remove_directory(request.work)
+
+
+def _empty(place: Path) -> None:
+    handle = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        openat2.empty(handle, place.name)
+    finally:
+        os.close(handle)
 
 
 def _wants_lazy(request: _Request, spec: dict[str, Any], here: host.Host) -> bool:
@@ -152,20 +164,22 @@ def _wants_lazy(request: _Request, spec: dict[str, Any], here: host.Host) -> boo
 
 
 def _fill(
-    request: _Request, rebuilder: Rebuilder, spec: dict[str, Any], configuration: dict[str, Any], *, lazily: bool
+    request: _Request,
+    rebuilder: Rebuilder,
+    spec: dict[str, Any],
+    configuration: dict[str, Any],
+    undo: contextlib.ExitStack,
+    *,
+    lazily: bool,
 ) -> None:
     """Bring memory and files to where the runtime will look for them."""
     root = request.bundle / (spec.get("root") or {}).get("path", "rootfs")
     rebuilder.tree(Kind.ROOTFS, root)
     places = bundle.mounts(spec)
-    for volume in configuration.get("namedVolumes") or ():
-        place = Path(places[os.path.normpath(volume["dest"])]["source"])
-        if any(place.iterdir()):
-            raise IncompatibleError(
-                f"the volume at {volume['dest']} has content already, and the checkpoint brings its own",
-                hint="give it an empty one (with crun, `:nocopy` keeps podman from filling a new one from the image)",
-            )
-        rebuilder.tree(Kind.VOLUME, place, volume["volumeName"])
+    for volume in volumes(configuration):
+        place = bundle.volume_place(spec, volume.destination)
+        undo.callback(_empty, place)
+        rebuilder.tree(Kind.VOLUME, place, volume.name)
     shm = places.get(_SHM, {})
     for directory in ("shm", "images"):
         (request.work / directory).mkdir()
@@ -229,7 +243,7 @@ def _was_restored(request: _Request) -> bool:
         return False
 
 
-def _tell(request: _Request, error: OcickptError) -> None:
+def _tell(request: _Request, error: OcickptError) -> int:
     """Say why the container cannot be created, where engines look for it: stderr, the runtime's log, and syslog."""
     text = f"ocickpt: {error.message}" + (f" ({error.hint})" if error.hint else "")
     sys.stderr.write(f"{text}\n")
@@ -239,6 +253,7 @@ def _tell(request: _Request, error: OcickptError) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with contextlib.suppress(OSError), Path(log).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"level": "error", "msg": text, "time": now}) + "\n")
+    return 1
 
 
 def _log(priority: int, text: str) -> None:

@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_refused(hosts: tuple[Host, Host], start: Start, re
     pinned = checkpointed(a, ref)
     for name, (change, options, word) in REFUSED.items():
         if name == "a volume with content":
-            b.sh("podman volume create data; touch $(podman volume inspect -f '{{.Mountpoint}}' data)/x")
+            b.sh("podman volume create data >/dev/null; touch $(podman volume inspect -f '{{.Mountpoint}}' data)/x")
         said = run(b, runtime, "new", change(pinned) if change else pinned, *options, check=False)
         assert word in said, name
         assert b.inspect("new")["State"]["Pid"] == 0
