@@ -41,8 +41,9 @@ class Config:
         return any(repository == each or repository.startswith(f"{each.rstrip('/')}/") for each in self.allow)
 
 
-def load(path: Path = PATH) -> Config:
+def load(path: Path | None = None) -> Config:
     """The host's configuration; PrerequisiteError when there is a file that is none."""
+    path = path or PATH
     try:
         if path.stat().st_size > _MOST:
             raise PrerequisiteError(f"{path} is larger than a configuration can be")

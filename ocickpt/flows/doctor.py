@@ -236,6 +236,14 @@ def _shim() -> Iterator[Check]:
             yield Check(name, "ok", f"in front of {each.target}")
 
 
+def _configuration() -> Iterator[Check]:
+    from ocickpt import config
+
+    found = config.load()
+    allowed = f", containers may be restored on start from {', '.join(found.allow)}" if found.allow else ""
+    yield Check("configuration", "ok", f"{config.PATH}{allowed}" if config.PATH.exists() else "none")
+
+
 def _journals() -> Iterator[Check]:
     from ocickpt.flows import journal, recover
 
@@ -282,5 +290,6 @@ CHECKS: Final[tuple[tuple[str, Callable[[], Iterable[Check]]], ...]] = (
     ("security module", _lsm),
     ("local store", _store),
     ("runtime shim", _shim),
+    ("configuration", _configuration),
     ("operations", _journals),
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ocickpt import config
 from ocickpt.engine import host
 from ocickpt.errors import StorageError
 from ocickpt.flows import doctor, journal, setup
@@ -54,6 +55,15 @@ def check(name: str) -> Check:
     found = [each for each in doctor.examine() if each.name == name]
     assert len(found) == 1, f"{len(found)} findings named {name!r}"
     return found[0]
+
+
+def test_a_bad_configuration_is_told(facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "PATH", tmp_path / "config.toml")
+    assert check("configuration") == Check("configuration", "ok", "none")
+    config.PATH.write_text("[restore-on-start]\nallow = ['r.example/ck']\n")
+    assert "restored on start from r.example/ck" in check("configuration").found
+    config.PATH.write_text("push = 7\n")
+    assert check("configuration").state == "failed"
 
 
 def test_a_host_where_all_is_well(facts: Facts) -> None:
