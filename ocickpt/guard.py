@@ -16,12 +16,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
 import sys
 import syslog
-import time
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,14 @@ def main(argv: list[str]) -> int:
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[ours.fileno()],
     )  # fmt: skip
     reason = ""
+    ended = os.pidfd_open(daemon.pid)
     while daemon.poll() is None and not reason:
         if _is_forsaken(work, plan):
             reason = "the restore was killed"
         elif server.poll() not in (None, 0):
             reason = state_of(work.name).get("error") or f"the page server died (status {server.returncode})"
-        time.sleep(_TICK)
+        else:
+            select.select([ended], [], [], _TICK)
     if not reason and daemon.returncode:
         reason = f"CRIU's lazy-pages daemon ended with status {daemon.returncode}"
     if not reason:

@@ -7,6 +7,7 @@ CRIU has all it needs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import socket
@@ -23,6 +24,9 @@ from ocickpt.memory import pageserver
 from ocickpt.store import Access, Reference, Retry, open_source
 
 _SHOWN_EVERY = 0.5
+_SO_SNDBUFFORCE = 32  # socket(7)
+_BUFFER = 4 << 20
+"""An answer goes out at once, and the next is looked for while CRIU still reads it."""
 
 
 class _Arrived:
@@ -52,11 +56,13 @@ def main(argv: list[str]) -> int:
         plan["tls_verify"],
         Retry(attempts=1 << 30, total=float(plan["patience"])),
     )
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER)
     reference = Reference.parse(plan["reference"])
     try:
         with closing(open_source(reference, access)) as source:
-            found = artifact.load(source, reference)
-            index = artifact.load_index(source, found.manifest)
+            _, manifest = artifact.resolve(source, reference)
+            index = artifact.load_index(source, manifest)
             with AddressSpaces(index, source, _Arrived(work.name)) as spaces:
                 done = pageserver.serve(connection, spaces.read, wide=plan["wide"], page_size=mmap.PAGESIZE)
     except OcickptError as error:

@@ -43,14 +43,20 @@ def load(store: Store | CachedSource, reference: Reference) -> Artifact:
     Raises NotFoundError; UnsupportedError for another kind of artifact or a future version of ours;
     IntegrityError for one that is not what it says.
     """
-    descriptor, data = store.resolve(reference.target)
-    manifest = Manifest.from_bytes(data)
-    _check_kind(manifest, str(reference))
+    descriptor, manifest = resolve(store, reference)
     if manifest.config.size > names.MAX_CONFIG_BYTES:
         raise IntegrityError(f"the config of {reference} is {manifest.config.size} bytes long, more than there can be")
     with store.open_blob(manifest.config) as stream:
         description = Description.from_bytes(stream.read())
     return Artifact(reference.with_digest(descriptor.digest), descriptor, manifest, description)
+
+
+def resolve(store: Store | CachedSource, reference: Reference) -> tuple[Descriptor, Manifest]:
+    """Only the manifest of the checkpoint `reference` names; errors as of `load`."""
+    descriptor, data = store.resolve(reference.target)
+    manifest = Manifest.from_bytes(data)
+    _check_kind(manifest, str(reference))
+    return descriptor, manifest
 
 
 def load_index(store: Store | CachedSource, manifest: Manifest) -> Index:

@@ -78,6 +78,7 @@ class AddressSpaces:
 
     def __init__(self, index: Index, source: BlobSource, fetched: Callable[[int], None]) -> None:
         self._spaces: dict[int, fmt.Records] = {}
+        self._zeros = memoryview(bytes(_MOST))
         wanted: list[npt.NDArray[np.uint32]] = []
         for number, entry in index.files_of(Kind.MEMORY):
             if found := _PROCESS.fullmatch(entry.path):
@@ -94,23 +95,21 @@ class AddressSpaces:
     def __exit__(self, *error: object) -> None:
         self._chunks.__exit__(*error)
 
-    def read(self, image: int, address: int, length: int) -> bytes:
+    def read(self, image: int, address: int, length: int) -> list[memoryview]:
         """The memory of process `image` from `address` on: `length` bytes at most, up to a gap, up to 1 MiB."""
         extents = self._spaces.get(image)
         if extents is None:
             raise IntegrityError(f"there is no memory of process {image} in the checkpoint")
         at = int(np.searchsorted(extents["offset"], np.uint64(address), side="right")) - 1
-        end, found = address + min(length, _MOST), bytearray()
+        end, found = address + min(length, _MOST), list[memoryview]()
         while at >= 0 and at < len(extents) and address < end:
-            offset, chunk, inner, size = (int(extents[at][name]) for name in ("offset", "chunk", "inner", "length"))
+            _, offset, chunk, inner, size = extents[at].item()
             if not offset <= address < offset + size:
                 break
             skip, take = address - offset, min(end, offset + size) - address
-            if chunk == fmt.ZEROS:
-                found += bytes(take)
-            else:
-                found += self._chunks.get(chunk)[inner + skip : inner + skip + take]
+            data = self._zeros if chunk == fmt.ZEROS else memoryview(self._chunks.get(chunk))
+            found.append(data[:take] if chunk == fmt.ZEROS else data[inner + skip : inner + skip + take])
             address, at = address + take, at + 1
         if not found:
             raise IntegrityError(f"address {address:#x} of process {image} is not in the checkpoint")
-        return bytes(found)
+        return found

@@ -18,9 +18,11 @@ _WIDE = struct.Struct("<I4xQQQ")
 _GET, _CLOSE, _FORCE_CLOSE = 7, 0x1023, 0x1024
 _PRESENT_PAGES = 0x00040006
 _MOST_PAGES = 1 << 20
+_MOST_PIECES = 1024
+"""IOV_MAX of Linux."""
 
-Read = Callable[[int, int, int], bytes]
-"""(pagemap image, virtual address, bytes) → the first of these bytes: at least a page, all at most."""
+Read = Callable[[int, int, int], list[memoryview]]
+"""(pagemap image, virtual address, bytes) → the first of these bytes, in pieces: at least a page, all at most."""
 
 
 def is_wide(criu_version: str) -> bool:
@@ -46,11 +48,22 @@ def serve(connection: socket.socket, read: Read, *, wide: bool, page_size: int) 
             return True
         if command & 0xFFFF != _GET or not 0 < pages <= _MOST_PAGES or address % page_size:
             raise IntegrityError(f"CRIU asks its page server for {command:#x}: {pages} pages at {address:#x}")
-        data = read(image, address, pages * page_size)
-        if not data or len(data) % page_size or len(data) > pages * page_size:
-            raise IntegrityError(f"{len(data)} bytes are not the pages at {address:#x}")
-        connection.sendall(layout.pack(_PRESENT_PAGES, len(data) // page_size, address, image))
-        connection.sendall(data)
+        pieces = read(image, address, pages * page_size)
+        size = sum(map(len, pieces))
+        if not size or size % page_size or size > pages * page_size:
+            raise IntegrityError(f"{size} bytes are not the pages at {address:#x}")
+        head = layout.pack(_PRESENT_PAGES, size // page_size, address, image)
+        _send(connection, [memoryview(head), *pieces])
+
+
+def _send(connection: socket.socket, pieces: list[memoryview]) -> None:
+    """Send all of `pieces`, without putting them together first."""
+    while pieces:
+        sent = connection.sendmsg(pieces[:_MOST_PIECES])
+        while pieces and sent >= len(pieces[0]):
+            sent -= len(pieces.pop(0))
+        if sent:
+            pieces[0] = pieces[0][sent:]
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:

@@ -47,6 +47,7 @@ class ReadAhead:
         self._pool = ThreadPoolExecutor(threads, "ahead")
         self._lock = threading.Lock()
         self._held: OrderedDict[int, Future[dict[int, bytes]]] = OrderedDict()
+        self._last: tuple[int, dict[int, bytes]] = -1, {}
 
     def __enter__(self) -> ReadAhead:
         return self
@@ -57,6 +58,9 @@ class ReadAhead:
     def get(self, number: int) -> bytes:
         """The content of one chunk; raises IntegrityError and whatever the source raises."""
         at = self._range_of[number]
+        last, chunks = self._last
+        if at == last:
+            return chunks[number]
         with self._lock:
             wanted = self._want(at)
             for following in range(at + 1, min(at + 1 + AHEAD, len(self._ranges))):
@@ -64,12 +68,14 @@ class ReadAhead:
             while len(self._held) > KEPT:
                 self._held.popitem(last=False)
         try:
-            return wanted.result()[number]
+            chunks = wanted.result()
         except BaseException:
             with self._lock:
                 # What failed is tried again when it is asked for again.
                 self._held.pop(at, None)
             raise
+        self._last = at, chunks
+        return chunks[number]
 
     def _want(self, at: int) -> Future[dict[int, bytes]]:
         if at in self._held:
