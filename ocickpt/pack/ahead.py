@@ -8,8 +8,9 @@ of its addresses, as packs hold it, is there before it is asked for.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -25,6 +26,7 @@ AHEAD = 4
 """So many ranges are fetched before they are asked for."""
 KEPT = 24
 """So many ranges are kept; each holds a few MiB at most."""
+_BLOCK = 1 << 12
 
 
 class ReadAhead:
@@ -42,8 +44,9 @@ class ReadAhead:
         self._index = index
         self._source = source
         self._fetched = fetched
-        self._ranges = _group(index, numbers)
-        self._range_of = {number: at for at, chunks in enumerate(self._ranges) for number in chunks}
+        self._order, self._starts = _group(index, numbers)
+        self._place = np.empty(len(index.chunks), np.uint32)
+        self._place[self._order] = np.arange(len(self._order), dtype=np.uint32)
         self._pool = ThreadPoolExecutor(threads, "ahead")
         self._lock = threading.Lock()
         self._held: OrderedDict[int, Future[dict[int, bytes]]] = OrderedDict()
@@ -57,13 +60,13 @@ class ReadAhead:
 
     def get(self, number: int) -> bytes:
         """The content of one chunk; raises IntegrityError and whatever the source raises."""
-        at = self._range_of[number]
+        at = bisect_right(self._starts, int(self._place[number])) - 1
         last, chunks = self._last
         if at == last:
             return chunks[number]
         with self._lock:
             wanted = self._want(at)
-            for following in range(at + 1, min(at + 1 + AHEAD, len(self._ranges))):
+            for following in range(at + 1, min(at + 1 + AHEAD, len(self._starts))):
                 self._want(following)
             while len(self._held) > KEPT:
                 self._held.popitem(last=False)
@@ -81,40 +84,35 @@ class ReadAhead:
         if at in self._held:
             self._held.move_to_end(at)
         else:
-            self._held[at] = self._pool.submit(self._fetch, self._ranges[at])
+            self._held[at] = self._pool.submit(self._fetch, at)
         return self._held[at]
 
-    def _fetch(self, numbers: Sequence[int]) -> dict[int, bytes]:
+    def _fetch(self, at: int) -> dict[int, bytes]:
+        last = self._starts[at + 1] if at + 1 < len(self._starts) else len(self._order)
+        numbers = self._order[self._starts[at] : last].tolist()
         chunks = [self._index.stored(number) for number in numbers]
         start = chunks[0].offset
         end = max(chunk.offset + chunk.stored for chunk in chunks)
         data = memoryview(self._source.read_at(chunks[0].pack, start, end - start))
         found = {}
         for number, chunk in zip(numbers, chunks, strict=True):
-            at = chunk.offset - start
-            found[number] = decode_chunk(data[at : at + chunk.stored], chunk.raw, chunk.hash)
+            packed = data[chunk.offset - start :][: chunk.stored]
+            found[number] = decode_chunk(packed, chunk.raw, chunk.hash)
         self._fetched(end - start)
         return found
 
 
-def _group(index: Index, numbers: npt.NDArray[np.uint32]) -> list[list[int]]:
-    """`numbers` in the order of packs, in runs that touch and are at most RANGE bytes long."""
+def _group(index: Index, numbers: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], list[int]]:
+    """`numbers` in the order of packs, and where in them runs begin that touch and are at most RANGE bytes long."""
     unique = np.unique(numbers)
-    places = index.chunks[unique]
-    order = np.lexsort((places["offset"], places["pack"]))
-    groups: list[list[int]] = []
+    places = index.chunks[["pack", "offset", "stored"]]
+    order = unique[np.lexsort((places["offset"][unique], places["pack"][unique]))]
+    starts: list[int] = []
     pack, start, end = -1, 0, -1
-    for number, place, offset, stored in zip(
-        unique[order].tolist(),
-        places["pack"][order].tolist(),
-        places["offset"][order].tolist(),
-        places["stored"][order].tolist(),
-        strict=True,
-    ):
-        if place == pack and offset == end and offset + stored - start <= RANGE:
-            groups[-1].append(number)
-        else:
-            groups.append([number])
-            start = offset
-        pack, end = place, offset + stored
-    return groups
+    for first in range(0, len(order), _BLOCK):
+        for at, (place, offset, stored) in enumerate(places[order[first : first + _BLOCK]].tolist(), first):
+            if place != pack or offset != end or offset + stored - start > RANGE:
+                starts.append(at)
+                start = offset
+            pack, end = place, offset + stored
+    return order, starts

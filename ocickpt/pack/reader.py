@@ -21,7 +21,8 @@ GAP = 128 << 10
 """So many bytes that nobody wants are read rather than making another request."""
 
 Write = Callable[[int, int, memoryview], None]
-_BLOCK = 1 << 16
+_BLOCK = 1 << 12
+"""So many records at once are Python's objects, a few hundred bytes each."""
 
 
 @dataclass(frozen=True, slots=True)
