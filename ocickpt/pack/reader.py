@@ -16,7 +16,7 @@ from ocickpt.pack import format as fmt
 from ocickpt.pack.index import Index
 
 RANGE = 4 << 20
-"""At most so many bytes are read at once (a single chunk is never larger)."""
+"""At most so many bytes are read at once (a single chunk is never larger), less where the index is large."""
 GAP = 128 << 10
 """So many bytes that nobody wants are read rather than making another request."""
 
@@ -106,13 +106,14 @@ def extract(
             file, offset, _, inner, length = row
             write(file, offset, data[inner : inner + length])
 
-    _run(_ranges(index, numbers), source, use, progress or Silent(), threads)
+    _run(_ranges(index, numbers, _range_size(index, threads)), source, use, progress or Silent(), threads)
 
 
 def check(index: Index, source: BlobSource, progress: Progress | None = None, threads: int = 4) -> None:
     """Read and verify every chunk of the index; errors as in `extract`."""
     numbers = np.arange(len(index.chunks), dtype=np.uint32)
-    _run(_ranges(index, numbers), source, lambda _at, _data: None, progress or Silent(), threads)
+    ranges = _ranges(index, numbers, _range_size(index, threads))
+    _run(ranges, source, lambda _at, _data: None, progress or Silent(), threads)
 
 
 def _select(index: Index, files: Iterable[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
@@ -124,8 +125,17 @@ def _select(index: Index, files: Iterable[int]) -> tuple[npt.NDArray[np.int64], 
     return found, chunk[found]
 
 
-def _ranges(index: Index, numbers: npt.NDArray[np.uint32]) -> Iterator[_Range]:
-    """The chunks `numbers` in the order of packs, neighbours together."""
+def _range_size(index: Index, threads: int) -> int:
+    """How much is read at once: what the index takes, and its copies in another order, is taken from what is in flight.
+
+    So no more memory is used for a checkpoint of many GiB than for a small one.
+    """
+    taken = 3 * (index.chunks.nbytes + index.extents.nbytes)
+    return max(RANGE // 4, RANGE - taken // threads)
+
+
+def _ranges(index: Index, numbers: npt.NDArray[np.uint32], size: int) -> Iterator[_Range]:
+    """The chunks `numbers` in the order of packs, neighbours together as long as they are no more than `size` bytes."""
     places = index.chunks[numbers] if len(numbers) < len(index.chunks) else index.chunks
     order = np.lexsort((places["offset"], places["pack"]))
     now: _Range | None = None
@@ -134,7 +144,7 @@ def _ranges(index: Index, numbers: npt.NDArray[np.uint32]) -> Iterator[_Range]:
         block = order[first : first + _BLOCK]
         for at, (place, offset, stored, raw, digest) in zip(block.tolist(), places[block].tolist(), strict=True):
             end = offset + stored
-            if now and place == pack and offset <= now.end + GAP and max(end, now.end) - now.start <= RANGE:
+            if now and place == pack and offset <= now.end + GAP and max(end, now.end) - now.start <= size:
                 now.chunks.append((at, offset, stored, raw, bytes(digest)))
                 now = _Range(now.pack, now.start, max(end, now.end), now.chunks)
                 continue
