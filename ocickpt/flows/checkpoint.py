@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from dataclasses import asdict
-from pathlib import Path
 
-from ocickpt.description import Description, Options
 from ocickpt.engine import criu, podman
 from ocickpt.errors import IncompatibleError, OcickptError, PrerequisiteError, RegistryError, UsageError
-from ocickpt.flows import dump, operation, publish, recover, status
-from ocickpt.flows.contents import Contents
-from ocickpt.flows.describe import describe
+from ocickpt.flows import dump, dumped, operation, publish, recover, status
 from ocickpt.flows.dump import CheckpointOptions
 from ocickpt.flows.journal import CHECKPOINT, Journal, Record
 from ocickpt.flows.publish import Published
-from ocickpt.model import Packed, Progress
-from ocickpt.shim import EXPORT
-from ocickpt.store import Access, Store, open_store
+from ocickpt.model import Progress
+from ocickpt.store import Access, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
 
@@ -51,8 +46,8 @@ def checkpoint(container: str, ref: str, options: CheckpointOptions, access: Acc
         if record.reference == str(reference):
             return Published(**record.published)
     with LocalStore() as local, closing(open_store(reference, access, create=True)) as store:
-        dumped = recover.pending(container, subject)
-        if dumped:
+        journal = recover.pending(container, subject)
+        if journal:
             again = "; it was started anew since, which a further checkpoint takes" if running else ""
             progress.note(f"container {container!r} was dumped before: that checkpoint is published now{again}")
         else:
@@ -63,18 +58,18 @@ def checkpoint(container: str, ref: str, options: CheckpointOptions, access: Acc
             publish.check_writable(store)
             status.wait_for_memory(subject.id, progress)
             with operation.undisturbed():
-                dumped = dump.begin(subject, str(reference), options, progress)
+                journal = dump.begin(subject, str(reference), options, progress)
         try:
-            if subject and dumped.record.step == "begun":
-                dump.dump(subject, options, dumped, progress)
-            published = _publish(dumped, store, local, reference, progress)
-            dumped.step("published", reference=str(reference), published=asdict(published))
+            if subject and journal.record.step == "begun":
+                dump.dump(subject, options, journal, progress)
+            published = dumped.publish(journal.record, store, local, reference, progress)
+            journal.step("published", reference=str(reference), published=asdict(published))
         except BaseException as error:
             with operation.undisturbed():
-                _settle(dumped, error, progress)
+                _settle(journal, error, progress)
             raise
         with operation.undisturbed():
-            dump.discard(dumped)
+            dump.discard(journal)
     publish.sweep()
     return published
 
@@ -110,38 +105,3 @@ def _settle(journal: Journal, error: BaseException, progress: Progress) -> None:
         error.hint = told
     elif told:
         progress.note(told)
-
-
-def _publish(journal: Journal, store: Store, local: LocalStore, reference: Reference, progress: Progress) -> Published:
-    record = journal.record
-    work = Path(record.work)
-    contents = Contents(work / EXPORT, work if record.captured else None, record.lowers)
-    parent = publish.find_parent(store, reference.tag, record.name, progress)
-    options = Options(
-        leave_running=record.leave_running,
-        tcp_established=record.options.get("tcp_established", False),
-        file_locks=record.options.get("file_locks", False),
-        rootfs=not record.options.get("ignore_rootfs", False),
-        volumes=not record.options.get("ignore_volumes", False),
-    )
-
-    def described(packed: Packed) -> Description:
-        return describe(
-            contents.kept,
-            packed,
-            contents.files,
-            options,
-            image_digest=record.image_digest,
-            parent=parent.digest if parent else None,
-        )
-
-    return publish.publish(
-        contents,
-        contents.size(),
-        described,
-        store=store,
-        reference=reference,
-        parent=parent,
-        local=local,
-        progress=progress,
-    )
