@@ -17,10 +17,10 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocickpt import schema
+from ocickpt import names, schema
 from ocickpt.errors import IntegrityError, PrerequisiteError
 
-PATH = Path("/etc/ocickpt/config.toml")
+PATH = Path(names.HOST_CONFIG)
 _MOST = 1 << 20
 
 

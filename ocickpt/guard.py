@@ -103,6 +103,7 @@ def _kill(work: Path, plan: dict[str, Any], reason: str) -> bool:
     if not command:
         # podman is still making it, and will fail by itself.
         return False
+    write_state(work.name, error=reason)  # a checkpoint that waits for the memory holds the lock that podman needs
     told = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
     if told.returncode:
         return False

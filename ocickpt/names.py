@@ -38,6 +38,8 @@ ANNOTATION_PUSH: Final = "io.ocickpt.push"
 ANNOTATION_RESTORE: Final = "io.ocickpt.restore"
 ANNOTATION_RESTORE_LAZY: Final = "io.ocickpt.restore.lazy"
 
+HOST_CONFIG: Final = "/etc/ocickpt/config.toml"
+
 EAGER: Final = "eager/"
 """Before the name of an address space: the part of it that must be there before the first instruction runs."""
 

@@ -130,9 +130,11 @@ class Background:
 
 
 def running(*words: str) -> bool:
-    """Whether there is a process in whose command line all of `words` are arguments."""
+    """Whether there is another process in whose command line all of `words` are arguments."""
     wanted = {os.fsencode(word) for word in words}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
+        if path.parent.name == str(os.getpid()):
+            continue
         try:
             found = path.read_bytes().split(b"\0")
         except OSError:

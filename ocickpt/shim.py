@@ -1,6 +1,6 @@
 """The runtime shim: what the launcher hands over to (`ocickpt setup`; it execs the runtime for everything else).
 
-A `checkpoint` that podman was told to make by itself may have to be pushed, and a `create` may be a restore: these
+A `checkpoint` that podman was told to make by itself may have to be published, and a `create` may be a restore: these
 are flows of their own, `intercept` and `instead`. What is most at work here are the `checkpoint` and `restore`
 that a flow waits for. This side knows the runtime's command line and one socket; what is done with a dump, or
 before a restore, is done by the flow at the other end of it:
@@ -38,6 +38,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ocickpt import names
+
 OPERATIONS = Path("/run/ocickpt/op")
 CREATED = Path("/run/ocickpt/created")
 """Holds a file for each container that was restored instead of created, and does not run yet."""
@@ -71,6 +73,10 @@ def main(argv: list[str]) -> NoReturn:
     if verb == "checkpoint" and rest and _asked_for(rest[-1]):
         flow = _connect(rest[-1])
         sys.exit(_checkpoint(flow, runtime, arguments[:position], rest) if flow else f"ocickpt: {_GONE}")
+    if verb == "checkpoint" and rest:
+        _before_checkpoint(rest)
+        if bundle := _may_be_wanted([runtime, *arguments[:position]], rest):
+            sys.exit(_intercept([runtime, *arguments[:position]], rest, bundle))
     if verb == "create":
         from ocickpt.flows import instead
 
@@ -207,6 +213,56 @@ def _before_it_runs(call: list[str], verb: str, rest: list[str]) -> int:
     if status == 0:
         (CREATED / container(rest)).unlink(missing_ok=True)
     return status
+
+
+def _before_checkpoint(rest: list[str]) -> None:
+    """Make a checkpoint that podman makes by itself possible, and harmless to others."""
+    from ocickpt import guard
+
+    if any(guard.STATES.glob("*.json")):
+        from ocickpt.errors import OcickptError
+        from ocickpt.flows import status
+        from ocickpt.model import Silent
+
+        try:
+            status.wait_for_memory(rest[-1], Silent())
+        except OcickptError as error:
+            sys.exit(f"ocickpt: {error.message}")
+    # CRIU writes into files that are there: not into those that a checkpoint of ours has as well.
+    image_path = option(rest, "--image-path")
+    for pages in Path(image_path).glob("pages-*.img") if image_path else ():
+        if pages.stat().st_nlink > 1:
+            pages.unlink()
+
+
+def _may_be_wanted(call: list[str], rest: list[str]) -> Path | None:
+    """The bundle of a container, if something says that its checkpoints are to be published; `intercept` knows more."""
+    image_path = option(rest, "--image-path")
+    bundle = Path(image_path).parent
+    if not image_path or not (bundle / "config.json").is_file():
+        told = subprocess.run(
+            [*call, "state", rest[-1]], check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        try:
+            bundle = Path(json.loads(told.stdout)["bundle"])
+        except (ValueError, KeyError, TypeError):
+            return None
+    for path, word in ((bundle / "config.json", names.ANNOTATION_PUSH), (names.HOST_CONFIG, "repository")):
+        with contextlib.suppress(OSError):
+            if word.encode() in Path(path).read_bytes():
+                return bundle
+    return None
+
+
+def _intercept(call: list[str], rest: list[str], bundle: Path) -> int:
+    try:
+        from ocickpt.flows import intercept
+    except Exception as error:  # noqa: BLE001 - an installation that is broken; podman gets its checkpoint
+        import syslog
+
+        syslog.syslog(syslog.LOG_ERR, f"ocickpt: this checkpoint is not published: {error}")
+        become(call[0], [*call[1:], "checkpoint", *rest])
+    return intercept.checkpoint(call, rest, bundle)
 
 
 def _asked_for(container: str) -> bool:

@@ -15,15 +15,19 @@ from ocickpt.cli.published import as_json, pinned
 
 @verb
 @click.argument("source")
-@click.argument("ref")
+@click.argument("ref", required=False)
 @access_options
 @format_option("text")
 @quiet_option
-def command(*, source: str, ref: str, authfile: Path | None, tls_verify: bool | None, form: str, quiet: bool) -> None:
+def command(
+    *, source: str, ref: str | None, authfile: Path | None, tls_verify: bool | None, form: str, quiet: bool
+) -> None:
     """Publish a checkpoint that exists already.
 
     SOURCE becomes REF. It is a file that `podman container checkpoint --export` wrote, compressed
-    or not, or a checkpoint in the local store. Only what the repository does not have yet is sent.
+    or not, a checkpoint in the local store, or a container whose checkpoint `ocickpt list` shows as
+    unpublished: that goes where it should have gone when no REF is given, and leaves the local
+    store. Only what the repository does not have yet is sent.
     """
     from ocickpt.flows.push import push
 

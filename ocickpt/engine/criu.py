@@ -114,6 +114,11 @@ def mount_flags(images: Iterable[bytes]) -> dict[str, int]:
     return flags
 
 
+def processes(pstree: bytes) -> set[int]:
+    """The pids of the processes that were dumped, from pstree.img (images/pstree.proto)."""
+    return {int(entry.get("pid") or 0) for entry in _entries(pstree, "pstree.img")}
+
+
 def pycriu_images() -> Any:
     """pycriu's decoder of images; PrerequisiteError without it."""
     try:

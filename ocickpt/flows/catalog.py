@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ocickpt.description import Description
 from ocickpt.errors import OcickptError, UsageError
-from ocickpt.flows import artifact, journal
+from ocickpt.flows import artifact, journal, unpublished
 from ocickpt.model import Manifest
 from ocickpt.store import Access, Store, open_store
 from ocickpt.store.local import LocalStore
@@ -60,7 +60,8 @@ def list_checkpoints(repo: str | None, access: Access) -> list[Listed]:
             reference = Reference.parse(name)
             with closing(open_store(reference, access)) as store:
                 found += _listed(store, reference)
-    return found
+    states = {unpublished.local_name(each): _state(each) for each in unpublished.kept()}
+    return [replace(each, state=states.get(each.name, each.state)) for each in found]
 
 
 def _listed(store: Store, reference: Reference) -> Iterator[Listed]:
@@ -83,9 +84,13 @@ def _listed(store: Store, reference: Reference) -> Iterator[Listed]:
 
 def _unpublished() -> Iterator[Listed]:
     for record in journal.records():
-        if record.verb == journal.CHECKPOINT and record.step == "dumped":
-            state = f"unpublished: {record.reason}" if record.reason else "unpublished"
-            yield Listed(record.reference, "", "", record.name, "", 0, state)
+        if record.verb in (journal.CHECKPOINT, journal.INTERCEPT) and record.step == "dumped":
+            yield Listed(record.reference, "", "", record.name, "", 0, _state(record))
+
+
+def _state(record: journal.Record) -> str:
+    kept = f" as {record.reference}" if record.step == journal.UNPUBLISHED else ""
+    return f"unpublished{kept}: {record.reason}" if record.reason else "unpublished"
 
 
 def inspect(ref: str, access: Access) -> Inspection:

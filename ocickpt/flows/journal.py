@@ -20,12 +20,14 @@ from ocickpt import proc
 from ocickpt.errors import BusyError, StorageError
 from ocickpt.store.local import default_path
 
-CHECKPOINT, RESTORE = "checkpoint", "restore"
+CHECKPOINT, RESTORE, INTERCEPT = "checkpoint", "restore", "intercept"
+UNPUBLISHED = "unpublished"
 STEPS = {
     CHECKPOINT: ("begun", "podman", "frozen", "captured", "dumped", "published"),
     RESTORE: ("begun", "guarded", "podman", "unverified", "running", "lazy"),
+    INTERCEPT: ("begun", "frozen", "dumped", UNPUBLISHED, "published"),
 }
-"""What each operation goes through, in order; `dump.py` and `restore.py` say what each means."""
+"""What each operation goes through, in order; `dump.py`, `restore.py` and `package.py` say what each means."""
 FAILPOINTS = ("publish.blob", "publish.packed", "publish.sent", "publish.tagged")
 """Where else, beside before and after every step, a test may have a checkpoint die."""
 
@@ -203,6 +205,7 @@ def unfinished() -> list[str]:
         f"{record.verb} of container {record.name!r} ({record.reference}) stopped at {record.step!r}"
         + (f": {record.reason}" if record.reason else "")
         for record in records()
+        if (record.verb, record.step) != (INTERCEPT, UNPUBLISHED)  # that is an end
     ] + unreadable
 
 

@@ -1,4 +1,5 @@
-"""A podman checkpoint archive, or a checkpoint of the local store, goes into a store."""
+"""A podman checkpoint archive, a checkpoint of the local store, or one that podman made and nobody could publish yet,
+goes into a store."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ from pathlib import Path
 
 from ocickpt.description import Description, Options
 from ocickpt.errors import NotFoundError, UsageError
-from ocickpt.flows import artifact, publish
+from ocickpt.flows import artifact, publish, unpublished
 from ocickpt.flows.contents import Contents
 from ocickpt.flows.describe import describe
+from ocickpt.flows.journal import Journal
 from ocickpt.flows.publish import Counter, Published
 from ocickpt.model import Kind, Packed, Progress
 from ocickpt.store import Access, copy_blobs, open_store
@@ -17,16 +19,40 @@ from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
 
 
-def push(source: str, ref: str, access: Access, progress: Progress) -> Published:
-    """Push `source` (the path of an archive, or a reference into the local store) to `ref`."""
-    reference = Reference.parse(ref)
-    if reference.digest:
+def push(source: str, ref: str | None, access: Access, progress: Progress) -> Published:
+    """Push `source` to `ref`.
+
+    `source` is the path of an archive, a reference into the local store, or the name of a container whose
+    checkpoint waits to be published; only that needs no `ref`.
+    """
+    if ref and Reference.parse(ref).digest:
         raise UsageError(f"{ref} names a digest: a checkpoint is pushed under a tag")
-    if Path(source).exists():
-        return _push_archive(Path(source), reference, access, progress)
+    if ref and Path(source).exists():
+        return _push_archive(Path(source), Reference.parse(ref), access, progress)
+    unpublished.settle_all(progress)
+    waiting = unpublished.find(source)
+    if waiting:
+        return _push_unpublished(waiting, ref, access, progress)
+    if not ref:
+        raise NotFoundError(
+            f"no checkpoint of {source!r} waits to be published",
+            hint="`ocickpt list` shows those that do; for any other say where it is to go",
+        )
     if "/" in source and not source.startswith("oci:"):
         raise NotFoundError(f"there is no file {source!r}")
-    return _push_artifact(Reference.parse(source), reference, access, progress)
+    return _push_artifact(Reference.parse(source), Reference.parse(ref), access, progress)
+
+
+def _push_unpublished(waiting: Journal, ref: str | None, access: Access, progress: Progress) -> Published:
+    record = waiting.record
+    reference = Reference.parse(ref or record.reference)
+    try:
+        published = _push_artifact(Reference.parse(unpublished.local_name(record)), reference, access, progress)
+    except BaseException:
+        waiting.leave()
+        raise
+    unpublished.forget(waiting)
+    return published
 
 
 def _push_archive(path: Path, reference: Reference, access: Access, progress: Progress) -> Published:

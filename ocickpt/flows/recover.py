@@ -2,7 +2,8 @@
 
 A checkpoint comes to one of two ends: podman had dumped the container, and all parts are whole, then
 the dump is kept until the next `ocickpt checkpoint` publishes it; or the container runs on as if nothing
-had been. So does a restore: the container runs, or nothing of it is left. See `dump.py` and `made.py`.
+had been. So does a restore: the container runs, or nothing of it is left. A checkpoint that podman made by itself is
+podman's; ours of it is whole or gone. See `dump.py`, `made.py` and `unpublished.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from ocickpt.engine import podman
 from ocickpt.errors import OcickptError
-from ocickpt.flows import dump, journal, lazy, made, operation, publish
-from ocickpt.flows.journal import CHECKPOINT, Journal, Record
+from ocickpt.flows import dump, journal, lazy, made, operation, publish, unpublished
+from ocickpt.flows.journal import CHECKPOINT, INTERCEPT, Journal, Record
 from ocickpt.model import Progress
 
 _SHORT_ID = 12
@@ -30,6 +31,9 @@ def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True)
     for orphan in journal.orphans():
         record = orphan.record
         if record.step == "lazy" and lazy.goes_on(record):
+            continue
+        if record.verb == INTERCEPT:
+            _intercepted(orphan, progress)
             continue
         found = True
         try:
@@ -58,6 +62,13 @@ def means(container: str, subject: podman.Container | None, record: Record) -> b
     if subject:
         return record.container == subject.id
     return container == record.name or (len(container) >= _SHORT_ID and record.container.startswith(container))
+
+
+def _intercepted(orphan: Journal, progress: Progress) -> None:
+    try:
+        unpublished.settle(orphan, progress)
+    except OcickptError as error:
+        progress.note(f"the checkpoint of {orphan.record.name!r} could not be put right: {error.message}")
 
 
 def _checkpoint(orphan: Journal, mine: Callable[[Record], bool], progress: Progress) -> list[Record]:

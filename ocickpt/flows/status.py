@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ocickpt import guard, proc
 from ocickpt.engine import podman
+from ocickpt.errors import IncompatibleError
 from ocickpt.model import Progress
 
 RUNNING, FAILED = "running", "failed"
@@ -52,7 +53,10 @@ def following() -> list[Following]:
 
 
 def wait_for_memory(container: str, progress: Progress) -> None:
-    """Return when no memory of that container (by id) is on its way any more: only then it can be checkpointed."""
+    """Return when no memory of that container (by id) is on its way any more: only then it can be checkpointed.
+
+    IncompatibleError when it will never be complete: the container is about to be killed.
+    """
     told = False
     while _on_its_way(container):
         if not told:
@@ -65,5 +69,8 @@ def _on_its_way(container: str) -> bool:
     for path in guard.STATES.glob("*.json"):
         state = guard.state_of(path.stem)
         if (state.get("container"), state.get("state")) == (container, RUNNING):
+            if state.get("error"):
+                # Not waited for: who kills the container may wait for podman's lock, which our caller may hold.
+                raise IncompatibleError(f"the memory of its lazy restore cannot be completed: {state['error']}")
             return proc.start_time(int(state.get("guard", 0))) is not None
     return False

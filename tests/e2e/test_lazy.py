@@ -62,14 +62,20 @@ def test_all_memory_arrives(hosts: tuple[Host, Host], saved: str, ref: str) -> N
     assert b.ask("web", "/hash") == saved
 
 
-def test_a_checkpoint_waits_for_the_memory(hosts: tuple[Host, Host], saved: str, ref: str, slow_registry: Host) -> None:
+def test_a_checkpoint_waits_for_the_memory(
+    hosts: tuple[Host, Host], saved: str, ref: str, slow_registry: Host, runtime: str
+) -> None:
     _, b = hosts
     b.ocickpt("restore", "--quiet", "--lazy", ref)
     assert [each["state"] for each in states(b)] == ["running"]
     fast_again(slow_registry)
-    b.ocickpt("checkpoint", "--quiet", "web", ref)
-    b.run("podman", "rm", "web")
-    b.ocickpt("restore", "--quiet", ref)
+    if runtime == "runc":
+        b.run("podman", "container", "checkpoint", "web")
+        b.run("podman", "container", "restore", "web")
+    else:
+        b.ocickpt("checkpoint", "--quiet", "web", ref)
+        b.run("podman", "rm", "web")
+        b.ocickpt("restore", "--quiet", ref)
     assert b.ask("web", "/hash") == saved
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from ocickpt import proc, shim
+from ocickpt import names, proc, shim
 from ocickpt.engine.pages import put_back
 from ocickpt.errors import CommandError, OcickptError, StorageError
 from ocickpt.flows.operation import Answer, operation
@@ -195,6 +195,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made.tell("checkpoint", DUMP.format(images=made.images))
     made.tell("state", f"""echo '{{"pid": {container.pid}}}'""")
     (root / "upper" / "file").write_text("changed")
+    (root / "bundle" / "config.json").write_text("{}")
     yield made
     container.kill()
     container.wait()
@@ -259,7 +260,9 @@ def test_the_runtime_gets_what_nobody_waits_for(bench: Bench, name: str) -> None
         )
         os.close(passed)
         stdout, stderr = process.communicate(timeout=30)
-        (call,) = bench.calls()
+        # Where an image path is in no bundle, the runtime is asked for the bundle first.
+        *asked, call = bench.calls()
+        assert all(each.argv[0] == "state" for each in asked)
         assert call.argv == UNTOUCHED[name]
         assert call.pid == process.pid
         assert call.ignored & (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)) == 0
@@ -270,6 +273,30 @@ def test_the_runtime_gets_what_nobody_waits_for(bench: Bench, name: str) -> None
     assert process.returncode == (7 if call.argv[0] == "checkpoint" or "restore" in call.argv else 0)
     said = f'{{"pid": {bench.container.pid}}}' if name == "state" else "said by the runtime"
     assert (stdout.decode(), stderr) == (f"{said}\n", b"")
+
+
+def test_podman_gets_a_checkpoint_that_cannot_be_published(bench: Bench) -> None:
+    (bench.images.parent / "config.json").write_text(
+        f'{{"annotations": {{"{names.ANNOTATION_PUSH}": "reg:5000/a:1"}}}}'
+    )
+    bench.tell("checkpoint", "exit 7")
+    done = bench.call(*bench.checkpoint("--leave-running"), asked=False)
+    assert (done.returncode, done.stdout) == (7, "said by the runtime\n")
+    assert done.stderr.startswith("ocickpt: this checkpoint is podman's alone, it is not published: ")
+    assert "not the bundle of a container of podman" in done.stderr
+    (call,) = bench.calls()
+    assert call.argv == bench.checkpoint("--leave-running")
+
+
+def test_criu_does_not_write_into_pages_that_we_have_too(bench: Bench) -> None:
+    bench.images.mkdir()
+    for name in ("pages-1.img", "pages-2.img"):
+        (bench.images / name).write_text("of an earlier dump")
+    os.link(bench.images / "pages-1.img", bench.aside / "pages-1.img")
+    assert bench.call(*bench.checkpoint(), asked=False).returncode == 0
+    assert (bench.aside / "pages-1.img").read_text() == "of an earlier dump"
+    assert (bench.images / "pages-1.img").read_bytes() == PAGES
+    assert (bench.images / "pages-2.img").exists()
 
 
 @pytest.mark.parametrize("what", ["no socket", "a dead flow's socket", "another's socket"])

@@ -27,7 +27,8 @@ MAY_IMPORT = {
     # The command line knows flows, and the two types of the store that users write down.
     "ocickpt.cli": {"ocickpt.flows", "ocickpt.store.Access", "ocickpt.store.Reference"},
     "ocickpt.__main__": {"ocickpt.cli"},
-    "ocickpt.shim": {"ocickpt.engine", "ocickpt.flows"},
+    "ocickpt.shim": {"ocickpt.engine", "ocickpt.flows", "ocickpt.guard"},
+    "ocickpt.hook": {"ocickpt.flows"},
     "ocickpt.guard": set[str](),
     "ocickpt.pageserver": {"ocickpt.flows", "ocickpt.guard", "ocickpt.memory", "ocickpt.store"},
 }

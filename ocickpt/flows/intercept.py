@@ -1,0 +1,145 @@
+"""`podman container checkpoint` that goes into a registry as well, because container or host ask for it.
+
+The shim calls this in the place of the runtime. podman gets the dump that it asked for, whole, and the runtime's
+exit code, whatever becomes of the rest: what goes wrong on our side is told on stderr and in the system log.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import syslog
+from collections.abc import Callable
+from pathlib import Path
+
+from ocickpt import config, proc, shim
+from ocickpt.engine import host, libpoddb, pages
+from ocickpt.errors import OcickptError, UnsupportedError
+from ocickpt.flows import package, unpublished
+from ocickpt.flows.journal import Journal
+from ocickpt.model import Silent
+from ocickpt.store import Access, Reference, Retry
+
+_CRIU_FROZEN = (4, 1)
+OPTIONS = {"tcp_established": "--tcp-established", "file_locks": "--file-locks"}
+"""What a description says of how a container was dumped, and podman's and the runtimes' options for it."""
+
+_SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+_ACCESS = Access(retry=Retry(attempts=4))
+"""The container's lock is held while we wait for a registry: what it does not take soon it gets later."""
+
+
+def checkpoint(call: list[str], rest: list[str], bundle: Path) -> int:
+    """Do what ``RUNTIME checkpoint …`` does, and publish it if that is wanted; the runtime's exit status."""
+    made = None
+    keep_running = "--leave-running" in rest
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)  # the runtime hears them itself; what it began is brought to an end
+    try:
+        settings = config.load()
+        unpublished.settle_all(Silent(), rest[-1], whole=False)
+        found = libpoddb.read(bundle)
+        text = package.wanted(found, settings)
+        if text and _is_whole(rest):
+            options = {name: option in rest for name, option in OPTIONS.items()}
+            made = package.begin(found, text, leave_running=keep_running, options=options)
+    except Exception as error:  # noqa: BLE001 - whatever it is, podman gets its checkpoint
+        _alone(error)
+    if made is None:
+        shim.become(call[0], [*call[1:], "checkpoint", *rest])
+    status = _dump(made, found, call, rest)
+    if status == 0 and made.record.step == "dumped":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        publish(made, settings.background)
+    return status
+
+
+def publish(made: Journal, background: bool) -> None:
+    """Publish what is packaged, now or in the `background`, and say what became of it. Never raises."""
+    if background and _leave():
+        return
+    later = f"`ocickpt push {made.record.name}` publishes it"
+    try:
+        published = unpublished.conclude(made, _ACCESS, Silent())
+        pinned = Reference.parse(published.reference).with_digest(published.digest)
+        say(str(pinned), quiet=background, plain=True)
+    except KeyboardInterrupt:
+        made.step("dumped", reason="interrupted")
+        say(f"interrupted: the checkpoint is on this host, {later}", error=True)
+    except Exception as error:  # noqa: BLE001 - whatever it is, podman has its checkpoint
+        say(f"the checkpoint is on this host only: {told(error)}; {later}", error=True, quiet=background)
+
+
+def say(text: str, *, error: bool = False, quiet: bool = False, plain: bool = False) -> None:
+    """One line for whoever called podman, and for the system log."""
+    if not quiet:
+        sys.stderr.write(f"{text}\n" if plain else f"ocickpt: {text}\n")
+        sys.stderr.flush()
+    syslog.openlog("ocickpt", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_ERR if error else syslog.LOG_INFO, text)
+
+
+def told(error: Exception) -> str:
+    """What an error says, with its hint, in one line."""
+    if not isinstance(error, OcickptError):
+        return f"{type(error).__name__}: {error}"
+    return " ".join((error.message + (f" ({error.hint})" if error.hint else "")).split())
+
+
+def _alone(error: Exception) -> None:
+    say(f"this checkpoint is podman's alone, it is not published: {told(error)}", error=True)
+
+
+def _is_whole(rest: list[str]) -> bool:
+    """Whether this is a checkpoint that can be restored: not one that others build upon, or that builds on others."""
+    if shim.option(rest, "--parent-path"):
+        raise UnsupportedError("it builds on an earlier one (--with-previous), which an artifact cannot")
+    if "--leave-running" in rest and host.numbers(host.criu_version()) < _CRIU_FROZEN:
+        raise UnsupportedError("this host's CRIU cannot dump a frozen container")
+    return "--pre-dump" not in rest
+
+
+def _dump(made: Journal, found: libpoddb.Recorded, call: list[str], rest: list[str]) -> int:
+    """Have the runtime dump, and take all parts; what goes wrong with the parts is no fault of the dump."""
+    work, runs_on = Path(made.record.work), made.record.leave_running
+
+    def ours(step: Callable[[], object]) -> bool:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - as above
+            _alone(error)
+            return False
+        return True
+
+    def freeze() -> None:
+        # Stopped by its dump a container needs no more freezing; one that runs on must not write meanwhile.
+        made.step("frozen", thaw=(*call, "resume", rest[-1]))
+        proc.run([*call, "pause", rest[-1]])
+        package.take_files(found, work)
+
+    status = 1
+    good = ours(lambda: pages.clear(found.container.image_path))  # what an earlier one left would get mixed in
+    good = good and (not runs_on or ours(freeze))
+    try:
+        status = proc.call([*call, "checkpoint", *rest])
+    finally:
+        if runs_on:
+            proc.run([*call, "resume", rest[-1]], check=False)
+    good = good and status == 0
+    good = good and (runs_on or ours(lambda: package.take_files(found, work)))
+    good = good and ours(lambda: package.take_images(found, work)) and ours(lambda: made.step("dumped"))
+    if not good:
+        ours(lambda: unpublished.drop(made))
+    return status if status >= 0 else 128 - status
+
+
+def _leave() -> bool:
+    """Go on as another process, of which nobody waits for; False in that one."""
+    if os.fork():
+        return True
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(null, descriptor)
+    return False

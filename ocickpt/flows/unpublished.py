@@ -1,0 +1,198 @@
+"""Checkpoints that podman made, on their way into a store: published, or kept in the local store until they can be.
+
+Recovery works on the work directory and the local store alone (`package.py`): podman's container and its result
+are as podman left them, but for a container that was left frozen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from ocickpt import proc
+from ocickpt.errors import BusyError, IntegrityError, NotFoundError, OcickptError
+from ocickpt.flows import dumped, journal, operation, package, publish
+from ocickpt.flows.journal import INTERCEPT, UNPUBLISHED, Journal, Record
+from ocickpt.flows.publish import Published
+from ocickpt.model import Progress
+from ocickpt.shim import CAPTURED
+from ocickpt.store import Access, open_store
+from ocickpt.store.local import LocalStore
+from ocickpt.store.reference import Reference
+
+_BEFORE = ("begun", "frozen")
+"""Steps at which there is nothing whole yet."""
+_PATIENCE = 300.0
+_SHORT_ID = 12
+
+
+def conclude(made: Journal, access: Access, progress: Progress) -> Published:
+    """Publish a checkpoint that is in its work directory; when that fails it is kept, and the error raised."""
+    record = made.record
+    _wait_for_older(record)
+    try:
+        reference = Reference.parse(record.reference)
+        with LocalStore() as local, closing(open_store(reference, access, create=True)) as store:
+            published = dumped.publish(record, store, local, reference, progress)
+        made.step("published", published=asdict(published))
+    except OcickptError as error:
+        with suppress(OcickptError):
+            keep(made, error.message, progress)
+        raise
+    drop(made)
+    _supersede(record)
+    publish.sweep()
+    return published
+
+
+def keep(made: Journal, reason: str, progress: Progress) -> None:
+    """Bring a checkpoint into the local store, where it needs nothing of podman's; its journal says why it is there.
+
+    When not even that can be done (the disk is full) it stays in its work directory.
+    """
+    record = made.record
+    reference = Reference("local", "", record.name, package.stamp(package.made_at(record)))
+    made.step("dumped", reason=reason)
+    try:
+        with LocalStore() as local, closing(open_store(reference, create=True)) as store:
+            published = dumped.publish(record, store, local, reference, progress)
+        made.step(UNPUBLISHED, published=asdict(published))
+        operation.remove_directory(Path(record.work))
+    finally:
+        made.leave()
+    _supersede(record)
+    publish.sweep()
+
+
+def drop(made: Journal) -> None:
+    """Forget a checkpoint."""
+    operation.remove_directory(Path(made.record.work))
+    made.close()
+
+
+def settle(orphan: Journal, progress: Progress) -> None:
+    """Put right what a shim or hook that died has left."""
+    record = orphan.record
+    if record.step == UNPUBLISHED:
+        if not _is_kept(record):  # somebody removed it
+            orphan.close()
+        return
+    if record.step in _BEFORE:
+        _wait_for_runtime(record)
+    if record.thaw and record.step == "frozen":
+        proc.run(record.thaw, check=False)
+    if record.step == "dumped" and _is_untouched(record):
+        keep(orphan, record.reason or "interrupted", progress)
+        progress.note(f"the checkpoint of {record.name!r} is in the local store: `ocickpt push {record.name}` ends it")
+        return
+    drop(orphan)
+    if record.step != "published":
+        progress.note(f"podman's checkpoint of {record.name!r} was interrupted, nothing of it was published")
+
+
+def settle_all(progress: Progress, container: str = "", *, whole: bool = True) -> None:
+    """Put right what dead shims and hooks have left (of one container); asks podman nothing.
+
+    Those that are `whole` are brought into the local store, which takes time.
+    """
+    for orphan in journal.orphans():
+        record = orphan.record
+        due = record.step != UNPUBLISHED and (whole or record.step in _BEFORE)
+        if record.verb == INTERCEPT and due and container in ("", record.container):
+            try:
+                settle(orphan, progress)
+            except OcickptError as error:
+                progress.note(f"the checkpoint of {record.name!r} could not be put right: {error.message}")
+
+
+def kept() -> list[Record]:
+    """The checkpoints that are in the local store because they could not be published."""
+    return [each for each in journal.records() if each.verb == INTERCEPT and each.step == UNPUBLISHED]
+
+
+def local_name(record: Record) -> str:
+    """What a kept checkpoint is called in the local store: ``NAME:TAG``."""
+    return str(record.published["reference"]).partition("@")[0]
+
+
+def find(source: str) -> Journal | None:
+    """The newest kept checkpoint of the container `source` (name, id), or of that name in the local store; locked."""
+    found = max(_means(source), key=package.made_at, default=None)
+    for orphan in journal.orphans():
+        if found and orphan.record.key == found.key:
+            return orphan.keep()
+    if found:
+        raise BusyError(f"somebody is publishing the checkpoint of {found.name!r}")
+    return None
+
+
+def _means(source: str) -> Iterator[Record]:
+    for record in kept():
+        by_id = len(source) >= _SHORT_ID and record.container.startswith(source)
+        if by_id or source in (record.name, local_name(record)):
+            yield record
+
+
+def forget(made: Journal) -> None:
+    """Remove a kept checkpoint from the local store: it is published."""
+    _remove(made.record)
+    made.close()
+    publish.sweep()
+
+
+def _wait_for_runtime(record: Record) -> None:
+    """Wait until nobody dumps the container any more: a shim that was killed leaves the runtime at work."""
+    end = time.monotonic() + _PATIENCE
+    while proc.running("checkpoint", record.container, record.image_path):
+        if time.monotonic() > end:
+            raise BusyError(f"the runtime is still at work on container {record.name!r}")
+        time.sleep(0.05)
+
+
+def _is_untouched(record: Record) -> bool:
+    """Whether nobody wrote to the pages since: the next dump of a runtime without the shim writes to the same files."""
+    work = Path(record.work)
+    try:
+        taken = (work / CAPTURED).stat().st_mtime_ns
+        return all(pages.stat().st_mtime_ns <= taken for pages in work.glob("pages-*.img"))
+    except OSError:
+        return False
+
+
+def _is_kept(record: Record) -> bool:
+    with LocalStore() as local:
+        return local_name(record) in {name for name, _ in local.references()}
+
+
+def _remove(record: Record) -> None:
+    reference = Reference.parse(local_name(record))
+    with suppress(NotFoundError, IntegrityError), LocalStore(repository=reference.repository) as local:
+        local.untag(reference.tag)
+
+
+def _supersede(record: Record) -> None:
+    """A checkpoint takes the place of older ones of the same container for the same reference that were kept."""
+    for orphan in journal.orphans():
+        old = orphan.record
+        if _is_older(old, record) and old.step == UNPUBLISHED:
+            _remove(old)
+            orphan.close()
+        elif _is_older(old, record) and old.step == "dumped":
+            drop(orphan)
+
+
+def _wait_for_older(record: Record) -> None:
+    """Wait while an older checkpoint is being published under the same reference: the newest is to have it."""
+    while True:
+        older = {each.key for each in journal.records() if _is_older(each, record) and each.step == "dumped"}
+        if not older - {orphan.record.key for orphan in journal.orphans()}:
+            return
+        time.sleep(0.2)
+
+
+def _is_older(other: Record, record: Record) -> bool:
+    same = (other.verb, other.container, other.reference) == (INTERCEPT, record.container, record.reference)
+    return same and package.made_at(other) < package.made_at(record)

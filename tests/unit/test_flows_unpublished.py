@@ -1,0 +1,179 @@
+"""Checkpoints that podman made, on their way into a store: where they go, and what a death leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from ocickpt import guard, names
+from ocickpt.config import Config
+from ocickpt.engine import libpoddb
+from ocickpt.errors import IncompatibleError, NotFoundError, UnsupportedError, UsageError
+from ocickpt.flows import catalog, journal, package, push, status, unpublished
+from ocickpt.flows.journal import INTERCEPT, UNPUBLISHED, Journal, Record
+from ocickpt.model import Silent
+from ocickpt.shim import CAPTURED
+from ocickpt.store import Access
+from ocickpt.store.local import LocalStore
+from tests.unit.test_libpoddb import ID, bundle
+
+KEY = "0f" * 16
+
+
+@pytest.fixture(autouse=True)
+def _store() -> None:
+    LocalStore().close()
+
+
+def orphan(tmp_path: Path, step: str, **changes: object) -> Path:
+    """A journal at `step`, left by a process that died; its work directory."""
+    work = tmp_path / "graph" / "ocickpt" / KEY
+    work.mkdir(parents=True)
+    record = Record(INTERCEPT, KEY, ID, "web", "reg:5000/web:1", work=str(work), image_path=str(tmp_path / "images"))
+    made = Journal.begin(record)
+    made.step(step, **changes)
+    made.leave()
+    return work
+
+
+def test_where_a_checkpoint_goes(tmp_path: Path) -> None:
+    made = bundle(tmp_path)
+    found = libpoddb.read(made)
+    assert package.wanted(found, Config()) == ""
+    text = package.wanted(found, Config(repository="reg:5000/all"))
+    assert text.startswith("reg:5000/all/web:20")
+    assert text.endswith("Z")
+    spec = json.loads((made / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps(spec | {"annotations": {names.ANNOTATION_PUSH: "reg:5000/own:1"}}))
+    assert package.wanted(found, Config(repository="reg:5000/all")) == "reg:5000/own:1"
+
+
+def test_what_cannot_be_published_leaves_nothing(tmp_path: Path) -> None:
+    found = libpoddb.read(bundle(tmp_path / "one", {"pod": "p"}))
+    with pytest.raises(UnsupportedError, match="part of a pod"):
+        package.begin(found, "reg:5000/web:1", leave_running=False, options={})
+    found = libpoddb.read(bundle(tmp_path / "two"))
+    with pytest.raises(UsageError, match="names a digest"):
+        package.begin(found, f"reg:5000/web@sha256:{'0' * 64}", leave_running=False, options={})
+    assert journal.records() == []
+    assert not (tmp_path / "two" / "ocickpt").exists()
+
+
+@pytest.mark.parametrize("step", ["begun", "frozen", "published"])
+def test_what_was_not_whole_or_is_published_goes(tmp_path: Path, step: str) -> None:
+    thawed = tmp_path / "thawed"
+    work = orphan(tmp_path, step, thaw=("touch", str(thawed)))
+    unpublished.settle_all(Silent())
+    assert not work.parent.exists()
+    assert journal.records() == []
+    assert thawed.exists() == (step == "frozen")
+
+
+def test_pages_that_were_written_to_since_are_not_published(tmp_path: Path) -> None:
+    work = orphan(tmp_path, "dumped")
+    (work / CAPTURED).touch()
+    (work / "pages-1.img").touch()
+    later = (work / CAPTURED).stat().st_mtime_ns + 1
+    os.utime(work / "pages-1.img", ns=(later, later))
+    unpublished.settle_all(Silent())
+    assert journal.records() == []
+
+
+def test_a_shim_does_not_wait_for_itself(tmp_path: Path) -> None:
+    orphan(tmp_path, "begun")
+    code = "from ocickpt.flows import unpublished; from ocickpt.model import Silent; unpublished.settle_all(Silent())"
+    argv = [sys.executable, "-c", code, "checkpoint", "--image-path", str(tmp_path / "images"), ID]
+    subprocess.run(argv, check=True, timeout=20, cwd=Path(guard.__file__).parents[1])
+    assert journal.records() == []
+
+
+def test_a_newer_one_takes_the_place_of_what_was_kept(tmp_path: Path) -> None:
+    work = orphan(tmp_path, "dumped")
+    (work / CAPTURED).touch()
+    newer = Record(INTERCEPT, "a1" * 16, ID, "web", "reg:5000/web:1")
+    other = Record(INTERCEPT, "a1" * 16, ID, "web", "reg:5000/web:2")
+    older = Record(INTERCEPT, "00" * 16, ID, "web", "reg:5000/web:1")
+    for record in (other, older):
+        unpublished._supersede(record)
+        assert work.exists()
+    unpublished._supersede(newer)
+    assert not work.exists()
+    assert journal.records() == []
+
+
+def test_an_older_one_is_published_first(tmp_path: Path) -> None:
+    orphan(tmp_path, "dumped")
+    newer = Record(INTERCEPT, "a1" * 16, ID, "web", "reg:5000/web:1")
+    older = Record(INTERCEPT, "00" * 16, ID, "web", "reg:5000/web:1")
+    unpublished._wait_for_older(newer)  # nobody is at it
+    (held,) = [each.keep() for each in journal.orphans()]
+    unpublished._wait_for_older(older)
+    threading.Timer(0.3, held.leave).start()
+    begun = time.monotonic()
+    unpublished._wait_for_older(newer)
+    assert time.monotonic() - begun > 0.2
+
+
+def test_another_containers_are_left_alone(tmp_path: Path) -> None:
+    work = orphan(tmp_path, "begun")
+    unpublished.settle_all(Silent(), "another")
+    assert work.exists()
+
+
+def test_one_that_somebody_removed_is_forgotten(tmp_path: Path) -> None:
+    published = {"reference": "web:20261121T104630.123Z@sha256:" + "0" * 64}
+    orphan(tmp_path, UNPUBLISHED, published=published, reason="gone")
+    assert [each.name for each in unpublished.kept()] == ["web"]
+    for found in journal.orphans():
+        unpublished.settle(found, Silent())
+    assert unpublished.kept() == []
+
+
+def test_one_is_found_by_what_it_is_called(tmp_path: Path) -> None:
+    published = {"reference": "web:20261121T104630.123Z@sha256:" + "0" * 64}
+    orphan(tmp_path, UNPUBLISHED, published=published)
+    for source in ("web", ID, ID[:12], "web:20261121T104630.123Z"):
+        found = unpublished.find(source)
+        assert found
+        found.leave()
+    assert unpublished.find("other") is None
+    assert unpublished.find(ID[:5]) is None
+
+
+def test_a_dump_is_packaged_once(tmp_path: Path) -> None:
+    found = libpoddb.read(bundle(tmp_path))
+    inventory = found.container.image_path / "inventory.img"
+    assert not package.was_taken(found)
+    inventory.parent.mkdir()
+    inventory.touch()
+    package.mark_taken(found)
+    assert package.was_taken(found)
+    os.utime(inventory, ns=(1, 1))
+    assert not package.was_taken(found)
+
+
+def test_nothing_to_push() -> None:
+    with pytest.raises(NotFoundError, match="no checkpoint of 'web' waits"):
+        push.push("web", None, Access(), Silent())
+
+
+def test_a_dump_that_could_not_be_kept_is_listed(tmp_path: Path) -> None:
+    orphan(tmp_path, "dumped", reason="disk full")
+    (found,) = catalog.list_checkpoints(None, Access())
+    assert asdict(found)["state"] == "unpublished: disk full"
+
+
+def test_memory_that_will_not_come_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "STATES", tmp_path)
+    guard.write_state(KEY, container=ID, state="running", guard=os.getpid(), error="the page server died")
+    with pytest.raises(IncompatibleError, match="the page server died"):
+        status.wait_for_memory(ID, Silent())
+    status.wait_for_memory("another", Silent())
