@@ -111,6 +111,15 @@ exec {directory}/"$_ocickpt_name" "$@"
 """
 
 
+_HOOK = """\
+#!/bin/sh
+{marker}
+#
+# Hands an OCI hook over to ocickpt. Without Python, what only ocickpt may allow does not start.
+exec {python} -I {start} "$@"
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Launcher:
     """What stands in the launcher of one runtime."""
@@ -126,7 +135,7 @@ class Launcher:
     @classmethod
     def of(cls, name: str, runtime: str, python: str) -> Launcher:
         """The launcher that hands the calls of the runtime `name` over to `runtime`, or to our shim under `python`."""
-        return cls(name, runtime, python, shim.__file__, _start())
+        return cls(name, runtime, python, shim.__file__, _start("shim"))
 
     def text(self) -> str:
         """The script."""
@@ -181,8 +190,13 @@ def read(path: Path) -> str:
         return ""
 
 
-def _start() -> str:
-    """How an isolated interpreter (``-I``: no PYTHONPATH, no user site, no current directory) finds the shim."""
+def hook(python: str) -> str:
+    """The script that OCI hooks run (``hooks/ocickpt-hook``)."""
+    return _HOOK.format(marker=MARKER, python=shlex.quote(python), start=_start("hook"))
+
+
+def _start(module: str) -> str:
+    """How an isolated interpreter (``-I``: no PYTHONPATH, no user site, no current directory) finds shim or hook."""
     package = Path(ocickpt.__file__).resolve().parent
     ask = "import ocickpt; print(ocickpt.__file__)"
     try:
@@ -190,6 +204,9 @@ def _start() -> str:
     except OcickptError:
         found = ""
     if found and Path(found).resolve().parent == package:
-        return "-m ocickpt.shim"
-    code = f"import sys; sys.path.insert(0, {str(package.parent)!r}); from ocickpt.shim import main; main(sys.argv[1:])"
+        return f"-m ocickpt.{module}"
+    code = (
+        f"import sys; sys.path.insert(0, {str(package.parent)!r});"
+        f" from ocickpt.{module} import main; sys.exit(main(sys.argv[1:]))"
+    )
     return f"-c {shlex.quote(code)}"

@@ -1,7 +1,8 @@
 """The launcher goes in front of podman's runtimes, and out of the way again.
 
 Two kinds of files are made, each with `MARKER` in it, and only files with that line are ever replaced
-or removed: a launcher for each runtime, and a drop-in that shows podman the launchers. The drop-in
+or removed: a launcher for each runtime, and a drop-in that shows podman the launchers. OCI hooks, which do some of
+it without launchers, are made when they are asked for. The drop-in
 names the real runtime second: podman takes the first path that is there (newConmonOCIRuntime), so
 containers start as before when the launchers are gone, whoever removed them.
 """
@@ -11,18 +12,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocickpt import shim
+from ocickpt import names, shim
 from ocickpt.engine import host
 from ocickpt.errors import ExistsError, PrerequisiteError, StorageError
+from ocickpt.flows import bundle, launcher
 from ocickpt.flows.launcher import CHOOSER, MARKER, Launcher, chooser, is_ours, read
 
 LAUNCHERS = Path("/usr/local/libexec/ocickpt")
 DROP_IN = Path("/etc/containers/containers.conf.d/50-ocickpt.conf")
+HOOKS = Path("/usr/share/containers/oci/hooks.d")
+"""Where podman looks for hooks as long as no containers.conf says otherwise (`hooks_dir`)."""
+
+# When each hook runs, and the annotation that a container must have.
+_STAGES = {"gate": ("createRuntime", names.ANNOTATION_RESTORE), "push": ("poststop", names.ANNOTATION_PUSH)}
 
 # Where podman looks when no configuration says otherwise (containers/common, default.go).
 _USUAL = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/sbin", "/bin")
@@ -40,20 +48,46 @@ class State:
     """Why the launcher would not lead to the shim; empty when it would."""
 
 
-def setup(undo: bool, *, launchers: Path = LAUNCHERS, drop_in: Path = DROP_IN) -> list[str]:
-    """Put launchers in front of the runtimes this host has, or with `undo` remove them; says what was done.
+def setup(undo: bool, *, launchers: Path = LAUNCHERS, drop_in: Path = DROP_IN, hooks: Path = HOOKS) -> list[str]:
+    """Put launchers in front of the runtimes this host has, or with `undo` remove these and hooks; says what was done.
 
     Raises PrerequisiteError (no podman, no runtime, not root), ExistsError when a file that is not
     ours stands where one of ours should, and StorageError.
     """
     try:
-        return _remove(launchers, drop_in) if undo else _install(launchers, drop_in)
+        return _remove(launchers, drop_in, hooks) if undo else _install(launchers, drop_in)
     except PermissionError as error:
         raise PrerequisiteError(
             f"{error.filename} cannot be changed: {error.strerror}", hint="run it as root"
         ) from error
     except OSError as error:
         raise StorageError(f"{error.filename or 'a file'} cannot be changed: {error.strerror}") from error
+
+
+def setup_hooks(*, launchers: Path = LAUNCHERS, hooks: Path = HOOKS) -> list[str]:
+    """Have podman run our OCI hooks, for runtimes without a launcher; says what was done. Raises what `setup` does."""
+    program = launchers / bundle.OUR_HOOK
+    wanted = {program: launcher.hook(sys.executable)} | {
+        hooks / f"ocickpt-{name}.json": hook_text(name, program) for name in _STAGES
+    }
+    try:
+        return _replace(wanted)
+    except PermissionError as error:
+        raise PrerequisiteError(f"{error.filename} cannot be made: {error.strerror}", hint="run it as root") from error
+    except OSError as error:
+        raise StorageError(f"{error.filename or 'a file'} cannot be made: {error.strerror}") from error
+
+
+def hook_text(name: str, program: Path) -> str:
+    """The configuration of one of our hooks, which runs `program` (oci-hooks(5))."""
+    stage, annotation = _STAGES[name]
+    value = {
+        "version": "1.0.0",
+        "hook": {"path": str(program), "args": [program.name, name]},
+        "when": {"annotations": {f"^{re.escape(annotation)}$": ".*"}},
+        "stages": [stage],
+    }
+    return json.dumps(value, indent=2) + "\n"
 
 
 def states(*, launchers: Path = LAUNCHERS, drop_in: Path = DROP_IN) -> list[State]:
@@ -92,17 +126,7 @@ def _install(launchers: Path, drop_in: Path) -> list[str]:
     wanted = {launchers / name: Launcher.of(name, target, sys.executable).text() for name, target in targets.items()}
     wanted[launchers / CHOOSER] = chooser(launchers, next(iter(targets)))
     wanted[drop_in] = _drop_in_text({launchers / name: target for name, target in targets.items()})
-    for path in wanted:
-        if path.exists() and not is_ours(path):
-            raise ExistsError(f"{path} is there already and is not ocickpt's", hint="move it away first")
-    done = []
-    for path, text in wanted.items():
-        if path.is_file() and path.read_text("utf-8", "replace") == text:
-            done.append(f"{path}: unchanged")
-            continue
-        existed = path.exists()
-        _write(path, text, 0o644 if path == drop_in else 0o755)
-        done.append(f"{path}: {'replaced' if existed else 'made'}")
+    done = _replace(wanted)
     for name in host.RUNTIMES:
         if name not in targets and is_ours(launchers / name):
             (launchers / name).unlink()
@@ -110,13 +134,35 @@ def _install(launchers: Path, drop_in: Path) -> list[str]:
     return done
 
 
-def _remove(launchers: Path, drop_in: Path) -> list[str]:
+def _replace(wanted: dict[Path, str]) -> list[str]:
+    """Make these files, unless one is there that is not ours."""
+    for path in wanted:
+        if path.exists() and not _is_ours(path):
+            raise ExistsError(f"{path} is there already and is not ocickpt's", hint="move it away first")
     done = []
-    # The drop-in goes first, so that podman is never shown what is about to go.
-    for path in (drop_in, launchers / CHOOSER, *(launchers / name for name in host.RUNTIMES)):
+    for path, text in wanted.items():
+        if path.is_file() and path.read_text("utf-8", "replace") == text:
+            done.append(f"{path}: unchanged")
+            continue
+        existed = path.exists()
+        _write(path, text, 0o755 if text.startswith("#!") else 0o644)
+        done.append(f"{path}: {'replaced' if existed else 'made'}")
+    return done
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether we made a file; in JSON there is no room for a marker, but nobody else's hook runs our program."""
+    return is_ours(path) or (path.suffix == ".json" and f'/{bundle.OUR_HOOK}"' in read(path))
+
+
+def _remove(launchers: Path, drop_in: Path, hooks: Path) -> list[str]:
+    done = []
+    # What names the launchers goes first, so that podman is never shown what is about to go.
+    shown = [drop_in, *(hooks / f"ocickpt-{name}.json" for name in _STAGES)]
+    for path in (*shown, *(launchers / name for name in (CHOOSER, bundle.OUR_HOOK, *host.RUNTIMES))):
         if not path.exists() and not path.is_symlink():
             continue
-        if is_ours(path):
+        if _is_ours(path):
             path.unlink()
             done.append(f"{path}: removed")
         else:

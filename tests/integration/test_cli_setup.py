@@ -45,7 +45,11 @@ class Machine:
         return setup.setup(False, launchers=self.launchers, drop_in=self.drop_in)
 
     def undo(self) -> list[str]:
-        return setup.setup(True, launchers=self.launchers, drop_in=self.drop_in)
+        return setup.setup(True, launchers=self.launchers, drop_in=self.drop_in, hooks=self.hooks)
+
+    @property
+    def hooks(self) -> Path:
+        return self.drop_in.parent / "hooks.d"
 
     def installed(self, runtime: str) -> bool:
         return setup.installed(runtime, launchers=self.launchers, drop_in=self.drop_in)
@@ -221,3 +225,24 @@ def test_a_write_that_fails_leaves_nothing(machine: Machine, monkeypatch: pytest
     with pytest.raises(StorageError, match="No space left"):
         machine.setup()
     assert list(machine.launchers.iterdir()) == []
+
+
+def test_hooks_are_made_when_they_are_asked_for_and_go_with_the_rest(machine: Machine) -> None:
+    machine.setup()
+    made = setup.setup_hooks(launchers=machine.launchers, hooks=machine.hooks)
+    assert [line.rpartition(": ")[2] for line in made] == ["made"] * 3
+    assert os.access(machine.launchers / "ocickpt-hook", os.X_OK)
+    assert setup.setup_hooks(launchers=machine.launchers, hooks=machine.hooks)[0].endswith(": unchanged")
+    (machine.hooks / "ocickpt-other.json").write_text("{}")
+    machine.undo()
+    assert [path.name for path in machine.hooks.iterdir()] == ["ocickpt-other.json"]
+    assert not machine.launchers.exists()
+    (machine.hooks / "ocickpt-push.json").write_text("{}")
+    with pytest.raises(ExistsError):
+        setup.setup_hooks(launchers=machine.launchers, hooks=machine.hooks)
+
+
+@pytest.mark.parametrize("name", ["gate", "push"])
+def test_the_hooks_in_the_repository_are_those_that_are_installed(name: str) -> None:
+    path = Path(__file__).parents[2] / "hooks" / f"ocickpt-{name}.json"
+    assert path.read_text() == setup.hook_text(name, setup.LAUNCHERS / "ocickpt-hook")

@@ -1,0 +1,40 @@
+"""What an OCI hook hands over to: `gate` and `push`, with the container's state on stdin (runtime-spec, config.md).
+
+    createRuntime   gate   a container that is to be restored instead of started, and would not be, does not start
+    poststop        push   a container that was checkpointed without the shim is published
+
+Hooks are run by the engine or the runtime with hardly an environment, while the engine holds the container's lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def main(argv: list[str]) -> int:
+    """Run the hook that ``argv[0]`` names; its exit status."""
+    os.environ.setdefault("PATH", _PATH)
+    try:
+        state: dict[str, Any] = json.loads(sys.stdin.read())
+        container, bundle = str(state["id"]), str(state["bundle"])
+        annotations = {str(name): str(value) for name, value in (state.get("annotations") or {}).items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sys.stderr.write("ocickpt: what is on stdin is not the state of a container\n")
+        return 1
+    from ocickpt.flows import hooks
+
+    if argv == ["gate"]:
+        return hooks.gate(container, bundle, annotations)
+    if argv == ["push"]:
+        return hooks.push(container, bundle)
+    sys.stderr.write("ocickpt: a hook is one of gate, push\n")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
