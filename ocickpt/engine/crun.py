@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,14 @@ _STATES = "/run/crun", "/run/user/0/crun"
 _BUNDLE, _STATE, _NAME = "crun", "state", "profile"
 
 
-def keep_filter(container: str, spec: dict[str, Any], work: Path) -> None:
+def keep_filter(container: str, spec: dict[str, Any], compiled: Callable[[], bytes]) -> None:
     """Let `crun exec` confine what it starts in `container` with the seccomp profile of its `spec`, if it has one.
 
-    `work` is a directory in which crun may make a few files that nobody needs afterwards.
+    `compiled` gives what `compile_filter` makes of that profile.
 
     Raises NotFoundError when crun does not know the container, CommandError when crun cannot compile the profile.
     """
-    profile = (spec.get("linux") or {}).get("seccomp")
-    if not profile:
+    if not profile_of(spec):
         return
     states = [Path(each, container) for each in _STATES]
     state = next((each for each in states if (each / "status").exists()), None)
@@ -40,9 +40,8 @@ def keep_filter(container: str, spec: dict[str, Any], work: Path) -> None:
     if (state / FILTER).exists():
         return
     try:
-        compiled = _compiled(profile, work)
         temporary = state / f"{FILTER}.new"
-        temporary.write_bytes(compiled)
+        temporary.write_bytes(compiled())
         temporary.chmod(0o700)  # as crun's own
         temporary.rename(state / FILTER)
     except OSError as error:
@@ -56,7 +55,17 @@ def clean(work: Path) -> None:
         shutil.rmtree(work / _BUNDLE)
 
 
-def _compiled(profile: dict[str, Any], work: Path) -> bytes:
+def profile_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """The seccomp profile in an OCI specification; empty without one."""
+    found: dict[str, Any] = (spec.get("linux") or {}).get("seccomp") or {}
+    return found
+
+
+def compile_filter(profile: dict[str, Any], work: Path) -> bytes:
+    """The filter that crun compiles of a profile; it may make a few files in `work` that nobody needs afterwards.
+
+    Raises CommandError when it cannot.
+    """
     clean(work)
     bundle = work / _BUNDLE
     root = bundle / "root"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,27 @@ MOUNTS = re.compile(r"mountpoints-\d+\.img", re.ASCII)
 """The names of the images that list a container's mounts."""
 
 
-def complete(container: podman.Running, mountpoints: Iterable[bytes], work: Path) -> None:
+@dataclass(frozen=True)
+class EarlyFilter:
+    """A seccomp profile, and what crun compiles of it while other things are done."""
+
+    profile: dict[str, Any]
+    compiled: Future[bytes]
+
+    @classmethod
+    def begin(cls, pool: Executor, spec: dict[str, Any], work: Path) -> EarlyFilter:
+        """Have the profile of `spec` compiled in `pool`, with files in `work`."""
+        profile = crun.profile_of(spec)
+        return cls(profile, pool.submit(crun.compile_filter, profile, work))
+
+
+def complete(
+    container: podman.Running, mountpoints: Iterable[bytes], work: Path, early: EarlyFilter | None = None
+) -> None:
     """Confine and set the restored `container` like the one whose `mountpoints` images these are.
 
-    Files are made in `work`. Raises NotFoundError when the container has ended meanwhile.
+    Files are made in `work`. crun's filter may have been begun `early`. Raises NotFoundError when the container has
+    ended meanwhile.
     """
     try:
         spec = parse_json((container.bundle / "config.json").read_bytes(), "bundle's config.json")
@@ -36,7 +55,11 @@ def complete(container: podman.Running, mountpoints: Iterable[bytes], work: Path
             f"the restored container's process {container.pid} is gone", hint="`podman logs` may tell why"
         ) from error
     if container.runtime == "crun":
-        crun.keep_filter(container.id, spec, work)
+        profile = crun.profile_of(spec)
+        if early and early.profile == profile:
+            crun.keep_filter(container.id, spec, early.compiled.result)
+        else:
+            crun.keep_filter(container.id, spec, lambda: crun.compile_filter(profile, work))
 
 
 def _restrict_mounts(pid: int, flags: dict[str, int]) -> None:

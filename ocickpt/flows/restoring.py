@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import closing
+from collections.abc import Iterator
+from concurrent.futures import wait
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ocickpt import config, proc, shim
-from ocickpt.engine import criu, libpod, podman
+from ocickpt.engine import criu, crun, libpod, podman
 from ocickpt.errors import (
     CommandError,
     ExistsError,
@@ -93,8 +95,10 @@ def restore(
                 follow = _helpers(journal, lazy.plan(found, access, here.criu, config.load().patience))
             elif options.lazy:
                 progress.note(f"{trouble}: all memory is fetched first")
-            subject = _restore(rebuilder, imported, options, journal, progress, aside=aside, follow=follow)
-            confine.complete(subject, images.mountpoints(rebuilder), Path(journal.record.work))
+            work = operation.make_directory(Path(journal.record.work))
+            with _early_filter(imported, aside, work) as early:
+                subject = _restore(rebuilder, imported, options, journal, progress, aside=aside, follow=follow)
+                confine.complete(subject, images.mountpoints(rebuilder), work, early)
             _check_confined(subject, found)
             journal.step("running")
         except KeyboardInterrupt:
@@ -127,6 +131,19 @@ def _import(rebuilder: Rebuilder, found: artifact.Artifact, roots: podman.Roots)
     return imported
 
 
+@contextmanager
+def _early_filter(imported: libpod.Imported, aside: Aside, work: Path) -> Iterator[confine.EarlyFilter | None]:
+    """crun's filter, compiled while podman is at work; that has ended when the block has."""
+    if imported.runtime != "crun" or not crun.profile_of(imported.spec):
+        yield None
+        return
+    early = confine.EarlyFilter.begin(aside.pool, imported.spec, work)
+    try:
+        yield early
+    finally:
+        wait([early.compiled])
+
+
 def _restore(
     rebuilder: Rebuilder,
     imported: libpod.Imported,
@@ -137,7 +154,7 @@ def _restore(
     aside: Aside,
     follow: lazy.Helpers | None,
 ) -> podman.Running:
-    work = operation.make_directory(Path(journal.record.work))
+    work = Path(journal.record.work)
     flags = _prepare(rebuilder, imported, options, journal, progress, follow=follow)
     told: dict[str, Any] = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from typing import Any
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,13 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return state
 
 
+def keep(container: str, spec: dict[str, Any], work: Path) -> None:
+    crun.keep_filter(container, spec, lambda: crun.compile_filter(crun.profile_of(spec), work))
+
+
 def test_crun_compiles_the_filter(state: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
-    crun.keep_filter("ctr", {"linux": {"seccomp": PROFILE}}, work)
+    keep("ctr", {"linux": {"seccomp": PROFILE}}, work)
     assert json.loads((state / crun.FILTER).read_text())["linux"]["seccomp"] == PROFILE
     assert [each.name for each in state.iterdir() if each.name.endswith(".new")] == []
     assert not list(work.iterdir())
@@ -89,19 +94,19 @@ def test_crun_compiles_the_filter(state: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_to_compile(state: Path, tmp_path: Path) -> None:
-    crun.keep_filter("ctr", {"linux": {}}, tmp_path / "work")
+    keep("ctr", {"linux": {}}, tmp_path / "work")
     (state / crun.FILTER).write_text("there")
-    crun.keep_filter("ctr", {"linux": {"seccomp": PROFILE}}, tmp_path / "work")
+    keep("ctr", {"linux": {"seccomp": PROFILE}}, tmp_path / "work")
     assert (state / crun.FILTER).read_text() == "there"
     assert not (tmp_path / "calls").exists()
 
 
 def test_a_filter_that_cannot_be_made(state: Path, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="no such action"):
-        crun.keep_filter("ctr", {"linux": {"seccomp": {"defaultAction": "BROKEN"}}}, tmp_path / "work")
+        keep("ctr", {"linux": {"seccomp": {"defaultAction": "BROKEN"}}}, tmp_path / "work")
     assert not (state / crun.FILTER).exists()
     with pytest.raises(NotFoundError, match="other"):
-        crun.keep_filter("other", {"linux": {"seccomp": PROFILE}}, tmp_path / "work")
+        keep("other", {"linux": {"seccomp": PROFILE}}, tmp_path / "work")
 
 
 def test_what_a_killed_call_left_goes(state: Path, tmp_path: Path) -> None:
