@@ -1,6 +1,7 @@
 """The launcher as a real process under dash: everything goes to the runtime as it came, but what is ours.
 
-The calls are those that podman 5.4 and conmon made of runc and crun, recorded in the lab.
+The calls are those that podman 5.4 and conmon made of runc and crun, recorded in the lab, and those that
+containerd's shim makes of runc (go-runc, runc.go).
 """
 
 from __future__ import annotations
@@ -46,6 +47,25 @@ OTHERS = {
     "exec of a program called checkpoint": ["exec", ID, "checkpoint", "a", "b"],
     "odd arguments": ["exec", ID, "a b", "", "*", "$HOME", "`id`", "x\ny\n", "\t", "--", "'\"\\", "\udcff\udc80é"],
 }
+
+TASK = "/run/containerd/io.containerd.runtime.v2.task/default/job"
+CONTAINERD = ["--root", "/run/containerd/runc/default", "--log", f"{TASK}/log.json", "--log-format", "json"]
+OTHERS |= {
+    f"containerd, {call[0]}": [*CONTAINERD, *call]
+    for call in (
+        ["create", "--bundle", TASK, "--pid-file", f"{TASK}/init.pid", "--console-socket", "/tmp/pty1/pty.sock", "job"],
+        ["start", "job"],
+        ["exec", "--process", "/tmp/runc-process7", "--detach", "--pid-file", f"{TASK}/1.pid", "job"],
+        ["kill", "--all", "job", "9"],
+        ["delete", "--force", "job"],
+        ["state", "job"],
+        ["pause", "job"],
+        ["ps", "--format", "json", "job"],
+        ["events", "--stats", "job"],
+        ["update", "--resources=-", "job"],
+    )
+}
+CONTAINERD_CHECKPOINT = [*CONTAINERD, "checkpoint", "--image-path", "/tmp/ctd-checkpoint", "--work-path", TASK, "job"]
 
 RECORDER = """\
 #!{python} -IS
@@ -135,7 +155,9 @@ def test_the_runtime_gets_a_restore_while_nobody_waits(bench: Bench) -> None:
     assert bench.call(RESTORE)[2] is None
 
 
-@pytest.mark.parametrize("arguments", [CHECKPOINT, RESTORE], ids=["checkpoint", "restore"])
+@pytest.mark.parametrize(
+    "arguments", [CHECKPOINT, RESTORE, CONTAINERD_CHECKPOINT], ids=["checkpoint", "restore", "containerd"]
+)
 def test_the_shim_gets_what_a_flow_waits_for(bench: Bench, arguments: list[str]) -> None:
     bench.begin_operation()
     code, runtime, python = bench.call(arguments)
