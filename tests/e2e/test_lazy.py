@@ -150,7 +150,9 @@ def test_the_registry_goes_away_for_a_while(
 ) -> None:
     _, b = hosts
     b.ocickpt("restore", "--quiet", "--lazy", ref)
-    slow_registry.sh("ip link set eth0 down; sleep 8; ip link set eth0 up")
+    slow_registry.run("pkill", "-KILL", "-x", "docker-registry")
+    time.sleep(20)
     fast_again(slow_registry)
+    slow_registry.run("/etc/rc.local")
     assert b.ask("web", "/hash") == saved
     until_arrived(b)
