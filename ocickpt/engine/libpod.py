@@ -28,8 +28,10 @@ _OWN_PATH = re.compile(r"/(?:[^/]+/)*overlay-containers/([0-9a-f]{64})/userdata(
 _VOLUME_PATH = re.compile(r"/(?:[^/]+/)*volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]*)/_data")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 _STATIC = ("staticDir", "ShmDir", "secretsPath")
-_SHARED = ("ipcNsCtr", "mountNsCtr", "netNsCtr", "pidNsCtr", "userNsCtr", "utsNsCtr", "cgroupNsCtr")
-_ELSEWHERE = ("overlayVolumes", "ctrImageVolumes")
+SHARED = ("ipcNsCtr", "mountNsCtr", "netNsCtr", "pidNsCtr", "userNsCtr", "utsNsCtr", "cgroupNsCtr")
+"""What names the container whose namespace another one shares."""
+ELSEWHERE = ("overlayVolumes", "ctrImageVolumes")
+"""Volumes whose content no checkpoint holds."""
 _FILESYSTEMS = {"proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 _NAMESPACES = ("pid", "network", "ipc", "uts", "cgroup")
 # On the next start podman would change the owner or the label of all that is below the source.
@@ -101,9 +103,9 @@ def _check_whole(config: dict[str, Any], name: str) -> None:
     """UnsupportedError for containers that consist of more than podman exports."""
     if _text(config, "rootfs"):
         raise UnsupportedError(f"container {name!r} has no image but a directory of its host as root (--rootfs)")
-    if any(config.get(key) for key in (*_SHARED, "pod", "Dependencies")):
+    if any(config.get(key) for key in (*SHARED, "pod", "Dependencies")):
         raise UnsupportedError(f"container {name!r} is part of a pod or shares namespaces; podman cannot import those")
-    if any(config.get(key) for key in _ELSEWHERE):
+    if any(config.get(key) for key in ELSEWHERE):
         raise UnsupportedError(f"container {name!r} has overlay or image volumes, which no checkpoint holds")
 
 

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocickpt.engine import podman
+from ocickpt.engine import libpod, podman, storage
 from ocickpt.errors import StorageError, UnsupportedError
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _PATIENCE = 10.0
 _ZERO = "0001-"
 """What Go's zero time begins with."""
-_SHARED = ("ipcNsCtr", "mountNsCtr", "netNsCtr", "pidNsCtr", "userNsCtr", "utsNsCtr", "cgroupNsCtr")
-_ELSEWHERE = ("overlayVolumes", "ctrImageVolumes")
 _LOG_DRIVERS = ("k8s-file", "json-file", "")
 
 
@@ -106,15 +104,16 @@ def _container(bundle: Path, config: dict[str, Any], state: dict[str, Any], spec
         restored=not state.get("restoredTime", _ZERO).startswith(_ZERO),
         image_id=config.get("rootfsImageID", ""),
         image_name=config.get("rootfsImageName", ""),
-        image_digest=_image_digest(config.get("rootfsImageID", ""), (bundle.parents[2], *_stores(lowers))),
+        image_digest=storage.digest_of(config.get("rootfsImageID", ""), (bundle.parents[2], *_stores(lowers))),
         runtime=Path(config.get("runtime", "")).name,
         runtime_path=config.get("runtime", ""),
         bundle=bundle,
         pod=config.get("pod", ""),
         auto_remove=(spec.get("annotations") or {}).get("io.podman.annotations.autoremove") == "TRUE",
-        depends=tuple(config.get("Dependencies") or ()) or tuple(config[key] for key in _SHARED if config.get(key)),
+        depends=tuple(config.get("Dependencies") or ())
+        or tuple(config[key] for key in libpod.SHARED if config.get(key)),
         volumes=tuple(podman.Volume(name, Path(sources[dest]), dest) for name, dest in volumes.items()),
-        elsewhere=tuple(each["dest"] for key in _ELSEWHERE for each in config.get(key) or ()),
+        elsewhere=tuple(each["dest"] for key in libpod.ELSEWHERE for each in config.get(key) or ()),
         executing=len(state.get("newExecSessions") or ()),
         private_users="user" in namespaces or bool(linux.get("uidMappings")),
         host_ipc="ipc" not in namespaces,
@@ -147,18 +146,6 @@ def _layers(root: Path) -> tuple[Path | None, tuple[Path, ...]]:
 def _stores(lowers: tuple[Path, ...]) -> list[Path]:
     """Where the layers of an image are stored: ``STORE/overlay/LAYER/diff``."""
     return sorted({lower.parents[2] for lower in lowers if len(lower.parents) > 2})
-
-
-def _image_digest(image: str, stores: tuple[Path, ...]) -> str:
-    for store in stores:
-        try:
-            images = json.loads((store / "overlay-images" / "images.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        for each in images or ():
-            if each.get("id") == image:
-                return str(each.get("digest") or "")
-    return ""
 
 
 def _log(bundle: Path, config: dict[str, Any]) -> Path | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ocickpt.description import Description, Options
+from ocickpt.description import Options
 from ocickpt.flows import publish as publishing
 from ocickpt.flows.contents import Contents
-from ocickpt.flows.describe import describe
 from ocickpt.flows.journal import Record
 from ocickpt.flows.publish import Published
-from ocickpt.model import Packed, Progress
+from ocickpt.model import Progress
 from ocickpt.shim import EXPORT
 from ocickpt.store import Store
 from ocickpt.store.local import LocalStore
@@ -21,7 +20,6 @@ def publish(record: Record, store: Store, local: LocalStore, reference: Referenc
     """Make the dump of that journal the artifact `reference` in `store`."""
     work = Path(record.work)
     contents = Contents(work / EXPORT, work if record.captured else None, record.lowers)
-    parent = publishing.find_parent(store, reference.tag, record.name, progress)
     options = Options(
         leave_running=record.leave_running,
         tcp_established=record.options.get("tcp_established", False),
@@ -29,24 +27,13 @@ def publish(record: Record, store: Store, local: LocalStore, reference: Referenc
         rootfs=not record.options.get("ignore_rootfs", False),
         volumes=not record.options.get("ignore_volumes", False),
     )
-
-    def described(packed: Packed) -> Description:
-        return describe(
-            contents.kept,
-            packed,
-            contents.files,
-            options,
-            image_digest=record.image_digest,
-            parent=parent.digest if parent else None,
-        )
-
     return publishing.publish(
         contents,
-        contents.size(),
-        described,
+        record.name,
+        lambda: options,
+        image_digest=record.image_digest,
         store=store,
         reference=reference,
-        parent=parent,
         local=local,
         progress=progress,
     )

@@ -13,13 +13,16 @@ from ocickpt import config, names, shim
 from ocickpt.engine import libpoddb
 from ocickpt.errors import OcickptError, PrerequisiteError
 from ocickpt.flows import instead, intercept, journal, package, policy, setup, unpublished
+from ocickpt.flows.tell import say, told
 from ocickpt.model import Silent
 
 
 def gate(container: str, bundle: str, annotations: Mapping[str, str]) -> int:
     """Let a container be created unless it is to be restored, and policy or this host is against it; 0 lets it."""
     text = annotations.get(names.ANNOTATION_RESTORE, "")
-    if not text or _restored(container, Path(bundle)):
+    # The shim is restoring it right now, or did when it was created: later starts are starts.
+    restored = (shim.CREATED / container).exists() or instead.was_restored(Path(bundle), container)
+    if not text or restored:
         return 0
     try:
         policy.pinned(text, config.load())
@@ -28,18 +31,8 @@ def gate(container: str, bundle: str, annotations: Mapping[str, str]) -> int:
             hint="`ocickpt setup` puts the launcher in front of podman's runtimes",
         )
     except OcickptError as error:
-        intercept.say(f"container {container[:12]} does not start: {intercept.told(error)}", error=True)
+        say(f"container {container[:12]} does not start: {told(error)}", error=True)
         return 1
-
-
-def _restored(container: str, bundle: Path) -> bool:
-    """Whether the shim is restoring it right now, or did when it was created: later starts are starts."""
-    if (shim.CREATED / container).exists():
-        return True
-    try:
-        return (bundle / instead.RESTORED).read_text("ascii") == container
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def push(container: str, bundle: str) -> int:
@@ -62,7 +55,7 @@ def push(container: str, bundle: str) -> int:
         if text:
             _package(found, text)
     except Exception as error:  # noqa: BLE001 - podman has its checkpoint, whatever it is
-        intercept.say(f"the checkpoint of {container[:12]} is not published: {intercept.told(error)}", error=True)
+        say(f"the checkpoint of {container[:12]} is not published: {told(error)}", error=True)
     return 0
 
 

@@ -15,8 +15,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
-import syslog
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -30,6 +28,7 @@ from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, Ocic
 from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, policy, preflight
 from ocickpt.flows.describe import volumes
 from ocickpt.flows.rebuild import Rebuilder
+from ocickpt.flows.tell import say, told
 from ocickpt.model import Kind, Silent, parse_json
 from ocickpt.store import Access, open_source
 from ocickpt.trust import process
@@ -83,7 +82,7 @@ def create(call: list[str], rest: list[str]) -> int:
         wanted = str((spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE) or "")
     except (OSError, ValueError, AttributeError):
         wanted = ""  # the runtime will say what is wrong with it
-    if not wanted or not request.id or _was_restored(request):
+    if not wanted or not request.id or was_restored(request.bundle, request.id):
         shim.become(call[0], [*call[1:], "create", *rest])
     try:
         with operation.undisturbed():
@@ -159,7 +158,7 @@ def _wants_lazy(request: _Request, spec: dict[str, Any], here: host.Host) -> boo
         return False
     trouble = lazy.unsupported(request.runtime, here)
     if trouble:
-        _log(syslog.LOG_WARNING, f"container {request.id}: {trouble}: all memory is fetched first")
+        say(f"container {request.id[:12]}: {trouble}: all memory is fetched first", quiet=True)
     return not trouble
 
 
@@ -236,29 +235,24 @@ def _restore(
         lazy.let_go(request.work, running, helpers.pid)
 
 
-def _was_restored(request: _Request) -> bool:
+def was_restored(bundle: Path, container: str) -> bool:
+    """Whether the container of that bundle had been restored when it was created: later it starts as usual."""
     try:
-        return request.restored.read_text("ascii") == request.id
+        return (bundle / RESTORED).read_text("ascii") == container
     except (OSError, UnicodeDecodeError):
         return False
 
 
 def _tell(request: _Request, error: OcickptError) -> int:
-    """Say why the container cannot be created, where engines look for it: stderr, the runtime's log, and syslog."""
-    text = f"ocickpt: {error.message}" + (f" ({error.hint})" if error.hint else "")
-    sys.stderr.write(f"{text}\n")
-    _log(syslog.LOG_ERR, text)
+    """Say why the container cannot be created, in the runtime's log too, where engines look for it."""
+    text = told(error)
+    say(text, error=True)
     log = shim.option(request.call, "--log")
     if log:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with contextlib.suppress(OSError), Path(log).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"level": "error", "msg": text, "time": now}) + "\n")
+            file.write(json.dumps({"level": "error", "msg": f"ocickpt: {text}", "time": now}) + "\n")
     return 1
-
-
-def _log(priority: int, text: str) -> None:
-    syslog.openlog("ocickpt", syslog.LOG_PID, syslog.LOG_DAEMON)
-    syslog.syslog(priority, text)
 
 
 def _bundle(rest: list[str]) -> Path:

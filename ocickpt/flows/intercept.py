@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import syslog
 from collections.abc import Callable
 from pathlib import Path
 
 from ocickpt import config, proc, shim
 from ocickpt.engine import host, libpoddb, pages
-from ocickpt.errors import OcickptError, UnsupportedError
+from ocickpt.errors import UnsupportedError
 from ocickpt.flows import package, unpublished
 from ocickpt.flows.journal import Journal
+from ocickpt.flows.tell import say, told
 from ocickpt.model import Silent
 from ocickpt.store import Access, Reference, Retry
 
@@ -69,22 +68,6 @@ def publish(made: Journal, background: bool) -> None:
         say(f"interrupted: the checkpoint is on this host, {later}", error=True)
     except Exception as error:  # noqa: BLE001 - whatever it is, podman has its checkpoint
         say(f"the checkpoint is on this host only: {told(error)}; {later}", error=True, quiet=background)
-
-
-def say(text: str, *, error: bool = False, quiet: bool = False, plain: bool = False) -> None:
-    """One line for whoever called podman, and for the system log."""
-    if not quiet:
-        sys.stderr.write(f"{text}\n" if plain else f"ocickpt: {text}\n")
-        sys.stderr.flush()
-    syslog.openlog("ocickpt", syslog.LOG_PID, syslog.LOG_DAEMON)
-    syslog.syslog(syslog.LOG_ERR if error else syslog.LOG_INFO, text)
-
-
-def told(error: Exception) -> str:
-    """What an error says, with its hint, in one line."""
-    if not isinstance(error, OcickptError):
-        return f"{type(error).__name__}: {error}"
-    return " ".join((error.message + (f" ({error.hint})" if error.hint else "")).split())
 
 
 def _alone(error: Exception) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ocickpt import names
-from ocickpt.description import Description
+from ocickpt.description import Description, Options
 from ocickpt.errors import BusyError, IntegrityError, NotFoundError, UnsupportedError
 from ocickpt.flows import artifact
+from ocickpt.flows.contents import Contents
+from ocickpt.flows.describe import describe
 from ocickpt.flows.journal import failpoint
-from ocickpt.model import Content, Descriptor, Manifest, Packed, Progress, Silent
+from ocickpt.model import Descriptor, Manifest, Packed, Progress, Silent
 from ocickpt.pack.known import Known
 from ocickpt.pack.packer import Packer, pack_size_for
 from ocickpt.store import Store
@@ -109,17 +111,22 @@ def sweep() -> None:
 
 
 def publish(
-    contents: Iterable[Content],
-    size: int,
-    describe: Callable[[Packed], Description],
+    contents: Contents,
+    container: str,
+    options: Callable[[], Options],
     *,
+    image_digest: str,
     store: Store,
     reference: Reference,
-    parent: Parent | None,
     local: LocalStore,
     progress: Progress,
 ) -> Published:
-    """Pack `contents` (of `size` bytes at most), put everything into `store`, and last of all the tag."""
+    """Pack `contents`, put everything into `store`, and last of all the tag.
+
+    The description shows `options`, which are asked for when all content has gone by. `container` is the name of the
+    one whose earlier checkpoints may be built upon, beside that which `reference` replaces.
+    """
+    parent = find_parent(store, reference.tag, container, progress)
     counter = Counter(progress)
     if reference.transport == "docker":
         progress.note("the container's memory is stored in clear: whoever can read the repository can read it")
@@ -127,14 +134,21 @@ def publish(
     with local.writing(), _Uploader(local, store, counter) as uploader:
         known = parent.known if parent else None
         with Packer(
-            local, page_size=mmap.PAGESIZE, pack_size=pack_size_for(size), known=known, on_pack=uploader.send
+            local, page_size=mmap.PAGESIZE, pack_size=pack_size_for(contents.size()), known=known, on_pack=uploader.send
         ) as packer:
             for content in contents:
                 packer.add(content)
                 uploader.check()
             packed = packer.finish()
         failpoint("publish.packed")
-        description = describe(packed)
+        description = describe(
+            contents.kept,
+            packed,
+            contents.files,
+            options(),
+            image_digest=image_digest,
+            parent=parent.digest if parent else None,
+        )
         uploader.send(packed.index)
         inherited = sum(pack.size for pack in packed.packs if pack not in packed.new)
         counter.expect(inherited)

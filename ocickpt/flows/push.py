@@ -6,14 +6,13 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from ocickpt.description import Description, Options
+from ocickpt.description import Options
 from ocickpt.errors import NotFoundError, UsageError
 from ocickpt.flows import artifact, publish, unpublished
 from ocickpt.flows.contents import Contents
-from ocickpt.flows.describe import describe
 from ocickpt.flows.journal import Journal
 from ocickpt.flows.publish import Counter, Published
-from ocickpt.model import Kind, Packed, Progress
+from ocickpt.model import Kind, Progress
 from ocickpt.store import Access, copy_blobs, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
@@ -57,27 +56,24 @@ def _push_unpublished(waiting: Journal, ref: str | None, access: Access, progres
 
 def _push_archive(path: Path, reference: Reference, access: Access, progress: Progress) -> Published:
     contents = Contents(path)
+
+    def options() -> Options:
+        return Options(
+            leave_running=False,
+            tcp_established=False,
+            file_locks=False,
+            rootfs=contents.files[Kind.ROOTFS] > 0,
+            volumes=contents.files[Kind.VOLUME] > 0,
+        )
+
     with closing(open_store(reference, access, create=True)) as store, LocalStore() as local:
-
-        def described(packed: Packed) -> Description:
-            options = Options(
-                leave_running=False,
-                tcp_established=False,
-                file_locks=False,
-                rootfs=contents.files[Kind.ROOTFS] > 0,
-                volumes=contents.files[Kind.VOLUME] > 0,
-            )
-            digest = parent.digest if parent else None
-            return describe(contents.kept, packed, contents.files, options, image_digest="", parent=digest)
-
-        parent = publish.find_parent(store, reference.tag, "", progress)
         published = publish.publish(
             contents,
-            contents.size(),
-            described,
+            "",
+            options,
+            image_digest="",
             store=store,
             reference=reference,
-            parent=parent,
             local=local,
             progress=progress,
         )

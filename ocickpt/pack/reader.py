@@ -128,7 +128,7 @@ def _select(index: Index, files: Iterable[int]) -> tuple[npt.NDArray[np.int64], 
 def _range_size(index: Index, threads: int) -> int:
     """How much is read at once: what the index takes, and its copies in another order, is taken from what is in flight.
 
-    So no more memory is used for a checkpoint of many GiB than for a small one.
+    So no more memory is used for a checkpoint of a few GiB than for a small one.
     """
     taken = 3 * (index.chunks.nbytes + index.extents.nbytes)
     return max(RANGE // 4, RANGE - taken // threads)
