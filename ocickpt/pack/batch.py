@@ -19,8 +19,11 @@ import zstandard
 
 from ocickpt.errors import StorageError
 from ocickpt.model import Kind
+from ocickpt.pack.memory import zeros
 
-BATCH_SIZE = 2 << 20
+BATCH_SIZE = 1 << 20
+_FRAMING = 32
+"""What compressing adds at most to a chunk (RFC 8878: the headers of the frame and of its blocks)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +41,19 @@ class Target:
 class Cut:
     """One chunk with the extents around it, on its way to the books.
 
-    `data` is the raw content (None: only zeros here); `packed` is it compressed, None when the worker
-    saw that the content is there already. An extent is (offset, length, offset in the chunk or -1 for zeros).
+    `data` is the raw content (None: only zeros here); `packed` is it compressed, None when the worker saw that the
+    content is there already; both lie in the batch. An extent is (offset, length, offset in the chunk or -1 for zeros).
     """
 
     target: Target
     data: bytes | memoryview | None
     hash: bytes
-    packed: bytes | None
+    packed: memoryview | None
     extents: list[tuple[int, int, int]]
 
 
 class Batch:
-    """A reusable buffer of page slots. A window never spans two batches.
+    """A reusable buffer of page slots, and one for what they compress to. A window never spans two batches.
 
     `plan` reserves slots; `fetch` then reads all that was planned in as few reads as possible: runs of whole pages
     follow each other in the buffer as they do in the stream.
@@ -59,8 +62,10 @@ class Batch:
     def __init__(self, page_size: int, chunk_size: int) -> None:
         self._page, self._window = page_size, chunk_size // page_size
         self.slots = max(BATCH_SIZE, 2 * chunk_size) // page_size
-        self.buffer = bytearray(self.slots * page_size)
+        self.buffer = zeros(self.slots * page_size)
         self.view = memoryview(self.buffer)
+        self._packed = memoryview(zeros(self.slots * (page_size + _FRAMING)))
+        self._kept = 0
         self.pieces: list[tuple[Target, int, int, int]] = []
         self.used = 0
         self.bytes = 0
@@ -70,7 +75,14 @@ class Batch:
         """Ready for new pages."""
         self.pieces.clear()
         self._planned.clear()
-        self.used = self.bytes = 0
+        self.used = self.bytes = self._kept = 0
+
+    def keep(self, frame: bytes) -> memoryview:
+        """A copy of `frame` in this batch: what waits to be written grows no heap."""
+        start, self._kept = self._kept, self._kept + len(frame)
+        kept = self._packed[start : self._kept]
+        kept[:] = frame
+        return kept
 
     def plan(self, target: Target, offset: int, end: int) -> int:
         """Reserve room for the bytes [offset, end) of `target`, or as many whole windows of them as fit.
@@ -212,5 +224,5 @@ class Cutter:
         else:
             data = b"".join(batch.view[slice(*part)] for part in slices)
         digest = hashlib.sha256(data).digest()
-        packed = None if self._seen(target.kind, digest) else self.compress(data)
+        packed = None if self._seen(target.kind, digest) else batch.keep(self.compress(data))
         return Cut(target, data, digest, packed, extents)

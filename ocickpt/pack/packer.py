@@ -1,7 +1,8 @@
 """Packs content: cut, hash, look up, compress, append to packs, and write the index.
 
 The caller's thread reads and keeps the books, workers hash and compress, one more thread writes packs and another
-makes full ones durable. Results are booked in the order of the input, so equal input gives equal blobs.
+makes full ones durable. Results are booked in the order of the input, so equal input gives equal blobs. Content goes
+from thread to thread in batches, which are filled again once they are written.
 """
 
 from __future__ import annotations
@@ -28,15 +29,13 @@ from ocickpt.model import (
     Silent,
 )
 from ocickpt.pack import format as fmt
-from ocickpt.pack.batch import Batch, Cut, Cutter, Target
+from ocickpt.pack.batch import BATCH_SIZE, Batch, Cut, Cutter, Target
 from ocickpt.pack.books import Book
 from ocickpt.pack.known import Known
 from ocickpt.pack.writer import write_index
 
 PACK_SIZE = 16 << 20
 MAX_THREADS = 12
-MAX_WRITING = 3
-"""So many batches may be compressed and not yet written."""
 CROWDED = 320
 """With so many packs, new ones grow larger: each further eight double the size at which a pack is closed."""
 FULL = 360
@@ -91,16 +90,17 @@ class Packer:
         self._workers = ThreadPoolExecutor(threads, "pack")
         self._writer = ThreadPoolExecutor(1, "pack-write")
         self._closer = ThreadPoolExecutor(1, "pack-close")
-        self._depth = threads + 2
+        self._threads = threads
         self._queue: deque[tuple[Batch, Future[list[Cut]]]] = deque()
+        self._writing: deque[tuple[Batch, Future[None]]] = deque()
         self._idle: list[Batch] = []
+        self._batches = 1
         self._boot, self._rest = Book(), Book()
         self._cutter = Cutter(self._page, self._chunk, level, self._seen)
         self._batch = Batch(self._page, self._chunk)
         self._open: dict[Kind, _Pack] = {}
         self._closing: list[_Pack] = []
-        self._writes: list[tuple[_Pack, bytes | None]] = []
-        self._writing: deque[Future[None]] = deque()
+        self._writes: list[tuple[_Pack, bytes | memoryview | None]] = []
         self._inherited: dict[tuple[Kind, str], int] = {}
         self._raw: dict[Kind, int] = {}
         self._done = self._failed = False
@@ -166,7 +166,10 @@ class Packer:
             self._settle()
         for pack in list(self._open.values()):
             self._close(pack)
-        self._write(0)
+        self._write(self._batch)
+        while self._writing:
+            self._written()
+        self._idle.clear()
         written = []
         for pack in self._closing:
             self._book(pack.kind).packs[pack.number] = descriptor = pack.complete.result()
@@ -204,23 +207,33 @@ class Packer:
         return kind is not Kind.BOOT and self._known is not None and self._known.find(kind, digest) is not None
 
     def _submit(self) -> None:
-        """Hand the filled batch to the workers and take an empty one, booking the oldest when too many are out."""
+        """Hand the filled batch to the workers, book those they are done with, and take an empty one."""
         if not self._batch.used:
             return
         self._queue.append((self._batch, self._workers.submit(self._cutter.cut, self._batch)))
-        while len(self._queue) >= self._depth or (self._queue and self._queue[0][1].done()):
+        while self._queue and self._queue[0][1].done():
             self._settle()
-        self._batch = self._idle.pop() if self._idle else Batch(self._page, self._chunk)
+        while not self._idle and self._batches >= self._most():
+            if not self._writing:
+                self._settle()
+            self._written()
+        if not self._idle:
+            self._idle.append(Batch(self._page, self._chunk))
+            self._batches += 1
+        self._batch = self._idle.pop()
+
+    def _most(self) -> int:
+        """How many batches there may be: fewer as the books grow, so that memory does not grow with the checkpoint."""
+        books = self._boot.memory + self._rest.memory
+        return max(self._threads + 2, 2 * self._threads + 4 - books // (BATCH_SIZE // 2))
 
     def _settle(self) -> None:
-        """Book the oldest batch."""
+        """Book the oldest batch and have it written."""
         batch, future = self._queue.popleft()
         for cut in future.result():
             self._settle_cut(cut)
-        self._write(MAX_WRITING)
+        self._write(batch)
         self._progress.advance(batch.bytes)
-        batch.clear()
-        self._idle.append(batch)
         for pack in self._closing:
             if pack.complete.done():
                 pack.complete.result()
@@ -276,15 +289,22 @@ class Packer:
         self._closing.append(pack)
         self._writes.append((pack, None))
 
-    def _write(self, most: int) -> None:
-        """Have what was booked written; wait until at most `most` such lists are unwritten."""
-        if self._writes:
-            self._writing.append(self._writer.submit(self._do_write, self._writes))
-            self._writes = []
-        while len(self._writing) > most:
-            self._writing.popleft().result()
+    def _write(self, batch: Batch) -> None:
+        """Have what was booked written, which lies in `batch`."""
+        self._writing.append((batch, self._writer.submit(self._do_write, self._writes)))
+        self._writes = []
 
-    def _do_write(self, writes: list[tuple[_Pack, bytes | None]]) -> None:
+    def _written(self) -> None:
+        """Wait until the oldest batch is written; it can be filled again, unless there are too many."""
+        batch, future = self._writing.popleft()
+        future.result()
+        if self._batches > self._most():
+            self._batches -= 1
+            return
+        batch.clear()
+        self._idle.append(batch)
+
+    def _do_write(self, writes: list[tuple[_Pack, bytes | memoryview | None]]) -> None:
         # After a failed write nothing more may be committed: a pack could lack what was not written.
         if self._failed:
             return

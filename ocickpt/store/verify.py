@@ -16,7 +16,7 @@ from ocickpt.model import Descriptor
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_BUFFER: Final = 1 << 20
+_BUFFER: Final = 256 << 10
 
 
 class Readable(Protocol):

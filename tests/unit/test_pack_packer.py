@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import random
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -282,3 +284,52 @@ def test_content_packed_anew_may_equal_another_pack() -> None:
 def test_pack_size() -> None:
     assert pack_size_for(0) == pack_size_for(4 << 30) == 16 << 20
     assert pack_size_for(300 << 30) == 1 << 30
+
+
+class Nowhere(MemoryStore):
+    """Keeps nothing."""
+
+    def new_blob(self) -> MemoryWriter:
+        return Forgetful(self)
+
+
+class Forgetful(MemoryWriter):
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        return len(data)
+
+
+class Noise(io.RawIOBase):
+    """Compressible to a half, no window like another one."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(1)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        for at in range(0, len(buffer), 4096):
+            part = buffer[at : at + 2048]
+            part[:] = self._random.randbytes(len(part))
+        return len(buffer)
+
+
+def resident() -> int:
+    """The most memory this process ever had, in bytes (proc(5), VmHWM)."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) << 10
+
+
+def peak(size: int) -> int:
+    """The most memory that packing so many bytes takes."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    with Packer(Nowhere(), threads=2) as tool:
+        tool.add(Content(Entry(Kind.MEMORY, FileType.PAGES, "m"), [Run(0, size)], lambda: io.BufferedReader(Noise())))
+        tool.finish()
+    return resident()
+
+
+def test_memory_does_not_grow_with_what_is_packed() -> None:
+    peak(32 << 20)
+    small, large = peak(64 << 20), peak(1 << 30)
+    assert large < small + (2 << 20)
