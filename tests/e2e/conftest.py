@@ -170,6 +170,23 @@ def hosts(lab: dict[str, Host]) -> Iterator[tuple[Host, Host]]:
 
 
 @pytest.fixture
+def registry(hosts: tuple[Host, Host]) -> Iterator[Host]:
+    """The registry's host."""
+    host = Host("registry")
+    yield host
+    host.run("tc", "qdisc", "del", "dev", "eth0", "root", check=False)
+
+
+def slow_down(registry: Host) -> None:
+    """Have it send 20 Mbit/s only."""
+    registry.sh("tc qdisc add dev eth0 root tbf rate 20mbit burst 256k latency 400ms")
+
+
+def fast_again(registry: Host) -> None:
+    registry.run("tc", "qdisc", "del", "dev", "eth0", "root")
+
+
+@pytest.fixture
 def ref() -> str:
     """A fresh reference in the lab's registry."""
     return f"{REGISTRY}/t/{uuid.uuid4().hex[:12]}:1"

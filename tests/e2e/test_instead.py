@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.conftest import Host, Start, flip_a_bit, manifest_of
+from tests.e2e.conftest import Host, Start, flip_a_bit, manifest_of, slow_down
 
 COUNTER = ("localhost/python", "python3", "/counter.py")
 LAUNCHERS = "/usr/local/libexec/ocickpt"
@@ -119,7 +119,6 @@ def test_what_does_not_fit_is_refused(hosts: tuple[Host, Host], start: Start, re
         said = run(b, runtime, "new", change(pinned) if change else pinned, *options, check=False)
         assert word in said, name
         assert b.inspect("new")["State"]["Pid"] == 0
-        assert "0" * 64 not in said
         b.run("podman", "rm", "new")
         b.run("podman", "volume", "rm", "data", check=False)
         assert b.leftovers() == []
@@ -226,6 +225,8 @@ def test_an_image_has_no_say(hosts: tuple[Host, Host], start: Start, ref: str, r
     asks = f"--annotation io.ocickpt.restore={pinned} --label io.ocickpt.restore={pinned}"
     b.sh(f"echo FROM {COUNTER[0]} | podman build --quiet {asks} --tag localhost/asks -")
     try:
+        image = json.loads(b.out("podman", "image", "inspect", "localhost/asks"))[0]
+        assert image["Annotations"]["io.ocickpt.restore"] == image["Labels"]["io.ocickpt.restore"] == pinned
         b.run("podman", "--runtime", runtime, "run", "--detach", "--name", "new", "localhost/asks", *COUNTER[1:])
         assert b.ask("new") == "0"
     finally:
@@ -233,7 +234,7 @@ def test_an_image_has_no_say(hosts: tuple[Host, Host], start: Start, ref: str, r
         b.run("podman", "rmi", "localhost/asks")
 
 
-def test_its_memory_may_follow(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
+def test_its_memory_may_follow(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str, registry: Host) -> None:
     a, b = hosts
     memory = ("localhost/python", "python3", "/memory.py", "96")
     start("web", *memory)
@@ -244,8 +245,9 @@ def test_its_memory_may_follow(hosts: tuple[Host, Host], start: Start, ref: str,
     assert b.ask("new", "/hash") == digest
     b.wait("sh", "-c", "test $(ocickpt status --format json) = '[]'")
     assert b.traces() == []
-    # With the registry out of reach it waits, and so does what is done to it.
+    # Without its memory it never runs.
     b.run("podman", "rm", "--force", "--time", "0", "new")
+    slow_down(registry)
     b.run("podman", "--runtime", runtime, "create", "--name", "new", *options, *memory)
     b.run("podman", "init", "new")
     b.run("pkill", "-KILL", "-f", "import pageserver")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Host, Start, flip_a_bit, manifest_of
+from tests.e2e.conftest import Host, Start, fast_again, flip_a_bit, manifest_of, slow_down
 
 SIZE = "96"
 
@@ -36,16 +35,9 @@ def until_arrived(host: Host, seconds: float = 60) -> None:
 
 
 @pytest.fixture
-def slow_registry(hosts: tuple[Host, Host]) -> Iterator[Host]:
-    """The registry's host, which sends 20 Mbit/s only."""
-    registry = Host("registry")
-    registry.sh("tc qdisc add dev eth0 root tbf rate 20mbit burst 256k latency 400ms")
-    yield registry
-    registry.run("tc", "qdisc", "del", "dev", "eth0", "root", check=False)
-
-
-def fast_again(registry: Host) -> None:
-    registry.run("tc", "qdisc", "del", "dev", "eth0", "root")
+def slow_registry(registry: Host) -> Host:
+    slow_down(registry)
+    return registry
 
 
 def test_all_memory_arrives(hosts: tuple[Host, Host], saved: str, ref: str) -> None:

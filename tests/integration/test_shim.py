@@ -1,24 +1,19 @@
 """The shim as a real process, between podman's calls of a runtime and a flow: both are stood in for.
 
-The calls are those that podman 5.4 and conmon made of runc and crun, recorded in the lab. The runtime
-is a script that writes down how it was called and does what it is told.
+The calls are those that podman 5.4 and conmon made of runc and crun, recorded in the lab.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,207 +23,11 @@ from ocickpt import names, proc, shim
 from ocickpt.engine.pages import put_back
 from ocickpt.errors import CommandError, OcickptError, StorageError
 from ocickpt.flows.operation import Answer, operation
+from tests.integration.shim_bench import DUMP, ID, KEY, PAGES, Bench, Dying
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a flow's socket is root's")
 
-ID = "defdcf08921a5ac0ba8981c0d14e1f814a61334c04c01049eb388f4a4790d546"
-KEY = "0f" * 16
 GONE = "the ocickpt that asked for this is no longer running"
-PAGES = b"\x01" * 8192
-ROOT = Path(shim.__file__).parents[1]
-# What the launcher starts where the package is not installed, with another place for the socket.
-START = (
-    f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from ocickpt import shim;"
-    " shim.OPERATIONS = Path({operations!r}); shim.main(sys.argv[1:])"
-)
-RUNTIME = """\
-#!/bin/sh
-_record=$(mktemp "{calls}/$(date +%s%N).XXXXXX.call")
-ls /proc/$$/fd >"$_record.fds"
-{{
-    printf '%s\\0' "$@"
-    printf '\\n%s %s\\n' "$$" "$(sed -n 's/^SigIgn:[^0-9a-f]*//p' /proc/$$/status)"
-    env -0
-}} >"$_record"
-for word do
-    if [ "$word" = state ] && [ -e "{told}/state" ]; then . "{told}/state"; exit 0; fi
-done
-echo "said by the runtime"
-for word do
-    case $word in
-        pause | resume | checkpoint | restore)
-            [ ! -e "{told}/$word" ] || . "{told}/$word"
-            exit 0 ;;
-    esac
-done
-"""
-
-
-@dataclass(frozen=True)
-class Call:
-    """How the runtime was called."""
-
-    argv: list[str]
-    pid: int
-    ignored: int
-    """Signals that it ignores, as bits."""
-    env: dict[str, str]
-    fds: set[int]
-
-    @property
-    def verb(self) -> str:
-        return next(word for word in self.argv if word in ("pause", "resume", "checkpoint", "restore", "state"))
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A runtime, and the places podman and a flow would give."""
-
-    root: Path
-    container: subprocess.Popen[bytes]
-
-    @property
-    def runtime(self) -> Path:
-        return self.root / "runc"
-
-    @property
-    def images(self) -> Path:
-        return self.root / "bundle" / "checkpoint"
-
-    @property
-    def aside(self) -> Path:
-        return self.root / "aside"
-
-    def argv(self, *arguments: str, asked: bool = True) -> list[str]:
-        """The shim with a parent that looks like the podman a flow starts; without `asked`, just the shim."""
-        start = START.format(operations=str(shim.OPERATIONS))
-        podman = ["sh", "-c", 'shift; "$@"; exit $?', "podman", f"/graph/ocickpt/{ID}/{shim.EXPORT}"]
-        return [*(podman if asked else []), sys.executable, "-I", "-c", start, str(self.runtime), *arguments]
-
-    def call(self, *arguments: str, asked: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.argv(*arguments, asked=asked),
-            check=False,
-            text=True,
-            **({"capture_output": True, "timeout": 30, "stdin": subprocess.DEVNULL} | options),
-        )
-
-    def serve(self, handle: Callable[[dict[str, Any]], Answer], *arguments: str, key: str = ID) -> proc.Result:
-        """Call the shim as podman does for a flow, and be that flow."""
-        with operation(key) as waiting:
-            command = proc.Background(self.argv(*arguments), self.root)
-            command.go()
-            return waiting.serve(command, handle)
-
-    def tell(self, verb: str, script: str) -> None:
-        """Have the runtime run a script when it is called with `verb`."""
-        (self.root / "told" / verb).write_text(script)
-
-    def calls(self) -> list[Call]:
-        found = []
-        for path in sorted((self.root / "calls").glob("*.call")):
-            argv, _, rest = path.read_text("utf-8", "surrogateescape").partition("\0\n")
-            process, _, env = rest.partition("\n")
-            pid, ignored = process.split()
-            pairs = (item.partition("=") for item in env.split("\0"))
-            found.append(
-                Call(
-                    argv.split("\0"),
-                    int(pid),
-                    int(ignored, 16),
-                    {name: value for name, _, value in pairs if name},
-                    {int(number) for number in path.with_suffix(".call.fds").read_text().split()},
-                )
-            )
-        return found
-
-    def verbs(self) -> list[str]:
-        return [call.verb for call in self.calls()]
-
-    def checkpoint(self, *options: str) -> list[str]:
-        """As podman calls runc and crun; it gives some options twice."""
-        paths = ["--image-path", str(self.images), "--work-path", str(self.images.parent)]
-        return ["checkpoint", *paths, *options, ID]
-
-    def restore(self) -> list[str]:
-        """As conmon calls them."""
-        bundle = str(self.images.parent)
-        paths = ["--image-path", str(self.images), "--work-path", bundle]
-        options = ["--bundle", bundle, "--pid-file", f"{bundle}/pid", "--detach"]
-        return ["--log-format=json", "--log", f"{bundle}/oci-log", "restore", *options, *paths, ID]
-
-    def mark(self, key: str = KEY) -> None:
-        self.images.mkdir(exist_ok=True)
-        (self.images / shim.MARKER).write_text(key)
-
-    def plan(self, *trees: tuple[Path, Path], kill: bool = True) -> Answer:
-        listed = [[str(one), str(two)] for one, two in trees]
-        return {"ok": True, "aside": str(self.aside), "trees": listed, "kill": kill}
-
-    def lives(self) -> bool:
-        """Whether the container's first process does."""
-        return self.container.poll() is None
-
-    def has_nothing(self) -> bool:
-        """Whether the dump left nothing that could be taken for one."""
-        return not list(self.images.glob("*")) and not (self.aside / "export.tar").exists()
-
-
-DUMP = """\
-mkdir -p "{images}"
-touch "{images}/inventory.img"
-head -c 8192 /dev/zero | tr '\\0' '\\1' >"{images}/pages-1.img"
-"""
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    # Not pytest's directory: the path of a socket has at most 107 bytes.
-    root = Path(tempfile.mkdtemp(prefix="s"))
-    monkeypatch.setattr(shim, "OPERATIONS", root / "run" / "op")
-    container = subprocess.Popen(["sleep", "60"])
-    made = Bench(root, container)
-    for name in ("calls", "told", "bundle", "aside", "upper"):
-        (root / name).mkdir()
-    made.runtime.write_text(RUNTIME.format(calls=root / "calls", told=root / "told"))
-    made.runtime.chmod(0o755)
-    made.tell("checkpoint", DUMP.format(images=made.images))
-    made.tell("state", f"""echo '{{"pid": {container.pid}}}'""")
-    (root / "upper" / "file").write_text("changed")
-    (root / "bundle" / "config.json").write_text("{}")
-    yield made
-    container.kill()
-    container.wait()
-    shutil.rmtree(root)
-
-
-class Dying:
-    """A flow that answers so many messages and dies."""
-
-    def __init__(self, answers: int, answer: Answer, key: str = ID) -> None:
-        self.messages: list[dict[str, Any]] = []
-        self._listener = socket.socket(socket.AF_UNIX)
-        shim.OPERATIONS.mkdir(parents=True)
-        self._listener.bind(str(shim.OPERATIONS / key))
-        self._listener.listen()
-        self._thread = threading.Thread(target=self._run, args=(answers, answer))
-        self._thread.start()
-
-    def _run(self, answers: int, answer: Answer) -> None:
-        connection, _ = self._listener.accept()
-        self._listener.close()
-        with connection, connection.makefile("rwb") as stream:
-            for _ in range(answers):
-                self.messages.append(json.loads(stream.readline()))
-                stream.write(json.dumps(answer).encode() + b"\n")
-                stream.flush()
-            if not answers:
-                self.messages.append(json.loads(stream.readline()))
-
-    def join(self) -> None:
-        self._thread.join(10)
-
-
 # The launcher decides what comes here at all; whatever does must reach the runtime as it came.
 UNTOUCHED = {
     "a checkpoint nobody waits for": ["checkpoint", "--image-path", "/i", "--work-path", "/w", "--leave-running", ID],
