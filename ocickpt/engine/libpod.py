@@ -32,6 +32,8 @@ SHARED = ("ipcNsCtr", "mountNsCtr", "netNsCtr", "pidNsCtr", "userNsCtr", "utsNsC
 """What names the container whose namespace another one shares."""
 ELSEWHERE = ("overlayVolumes", "ctrImageVolumes")
 """Volumes whose content no checkpoint holds."""
+_PARENTS = ("/libpod_parent", "machine.slice")
+"""The parents of containers that were given none, under cgroupfs and systemd: this host takes its own."""
 _FILESYSTEMS = {"proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 _NAMESPACES = ("pid", "network", "ipc", "uts", "cgroup")
 # On the next start podman would change the owner or the label of all that is below the source.
@@ -121,6 +123,8 @@ def _check_values(config: dict[str, Any]) -> None:
         raise UnsupportedError(f"the container's network is {mode[:200]!r}, which cannot be restored elsewhere")
     if ".." in _text(config, "cgroupParent").split("/"):
         raise IntegrityError("the container's cgroup parent is not one that podman gives")
+    if config.get("cgroupParent") in _PARENTS:
+        del config["cgroupParent"]
     if (zone := _text(config, "timezone")) and not _ZONE.fullmatch(zone):
         raise IntegrityError(f"{zone[:200]!r} is not a time zone")
     if _text(config, "baseHostsFile") not in ("image", "none"):

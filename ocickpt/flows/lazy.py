@@ -13,16 +13,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ocickpt
 from ocickpt import guard, proc
-from ocickpt.engine import host, podman
+from ocickpt.engine import cgroups, host, podman
 from ocickpt.errors import CommandError, UnsupportedError
 from ocickpt.flows.artifact import Artifact
 from ocickpt.flows.journal import Journal, Record
+from ocickpt.flows.tell import say
 from ocickpt.memory import pageserver
 from ocickpt.store import Access
 
@@ -132,22 +133,25 @@ def disarm(bundle: Path, work: Path) -> None:
         (bundle / "config.json").write_bytes((work / "config.json").read_bytes())
 
 
-def accompany(record: Record, conmon: int) -> None:
+def accompany(guard_pid: int, conmon: int, bundle: Path) -> None:
     """Have the helpers live with the container, not with whoever called us: in the cgroup of its conmon."""
-    _move((record.guard_pid, *_children(record.guard_pid)), conmon)
+    try:
+        cgroups.join_conmon((guard_pid, *_children(guard_pid)), conmon, bundle)
+    except OSError as error:
+        say(f"the helpers of a lazy restore stay in the cgroup of who called for it: {error}", error=True, quiet=True)
 
 
 def settle(journal: Journal, subject: podman.Running) -> None:
     """The container runs: the helpers live with it from now on, and so does the journal."""
     record = journal.record
-    accompany(record, subject.conmon)
     journal.step("lazy")
     journal.leave()
     let_go(Path(record.work), subject, record.guard_pid)
 
 
 def let_go(work: Path, subject: podman.Running, guard_pid: int) -> None:
-    """From now on the guard answers for the container, and cleans up after itself."""
+    """From now on the guard lives with the container, answers for it, and cleans up after itself."""
+    accompany(guard_pid, subject.conmon, subject.bundle)
     guard.write_state(work.name, container=subject.id, name=subject.name, state="running", guard=guard_pid)
     (work / guard.CONTAINER).write_text(subject.id, "ascii")
 
@@ -185,22 +189,6 @@ def _at_work(work: Path, podman_pid: int) -> list[int]:
             if os.fsencode(work) in words and int(process.name) not in (podman_pid, os.getpid()):
                 found.append(int(process.name))
     return sorted(found)
-
-
-def _move(pids: Iterable[int], conmon: int) -> None:
-    """Move processes into the cgroup of a container's conmon; each that is not there yet costs milliseconds."""
-    wanted = _cgroup(conmon)
-    procs = Path("/sys/fs/cgroup") / wanted.strip("/") / "cgroup.procs"
-    if wanted and procs.exists():
-        for pid in pids:
-            if _cgroup(pid) != wanted:
-                procs.write_text(str(pid), "ascii")
-
-
-def _cgroup(pid: int) -> str:
-    """The cgroup of a process in the unified hierarchy (cgroups(7)); empty when it has none."""
-    lines = Path(f"/proc/{pid}/cgroup").read_text("ascii").splitlines()
-    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
 
 
 def _children(pid: int) -> list[int]:

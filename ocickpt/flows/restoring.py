@@ -168,7 +168,7 @@ def _restore(
             raise StorageError(f"the container's files cannot be put in place: {error}") from error
         if follow:
             follow.wait()
-            aside.pool.submit(lazy.accompany, journal.record, message["conmon"])
+            aside.pool.submit(lazy.accompany, follow.pid, message["conmon"], Path(message["bundle"]))
         told.update(message)
         return {"ok": True, **extra}
 

@@ -187,6 +187,29 @@ def fast_again(registry: Host) -> None:
 
 
 @pytest.fixture
+def slow_registry(registry: Host) -> Host:
+    slow_down(registry)
+    return registry
+
+
+@pytest.fixture(scope="session")
+def with_systemd() -> Iterator[Host]:
+    subprocess.run([str(LAB), "up", "systemd"], check=True, capture_output=True, timeout=TIMEOUT)
+    host = Host("systemd")
+    host.ocickpt("setup")
+    yield host
+    host.ocickpt("setup", "--undo")
+
+
+@pytest.fixture
+def target(with_systemd: Host) -> Iterator[Host]:
+    with_systemd.clean()
+    yield with_systemd
+    with_systemd.clean()
+    assert with_systemd.leftovers() == []
+
+
+@pytest.fixture
 def ref() -> str:
     """A fresh reference in the lab's registry."""
     return f"{REGISTRY}/t/{uuid.uuid4().hex[:12]}:1"
@@ -226,3 +249,25 @@ def move(hosts: tuple[Host, Host], ref: str) -> Move:
         return published
 
     return run
+
+
+@pytest.fixture
+def saved(hosts: tuple[Host, Host], start: Start, ref: str) -> str:
+    """A container with memory, checkpointed under `ref`; the hash of its memory."""
+    a, _ = hosts
+    start("web", "localhost/python", "python3", "/memory.py", "96")
+    digest = a.ask("web", "/hash")
+    a.ocickpt("checkpoint", "--quiet", "web", ref)
+    return digest
+
+
+def states(host: Host) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(host.ocickpt("status", "--format", "json").stdout)
+    return found
+
+
+def until_arrived(host: Host, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while states(host):
+        assert time.monotonic() < end, states(host)
+        time.sleep(0.1)

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import LAB, TIMEOUT, Host
+from tests.e2e.conftest import Host
 
 Check = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def with_systemd() -> Iterator[Host]:
-    subprocess.run([str(LAB), "up", "systemd"], check=True, capture_output=True, timeout=TIMEOUT)
-    host = Host("systemd")
-    host.ocickpt("setup")
-    yield host
-    host.ocickpt("setup", "--undo")
-
-
-@pytest.fixture
-def target(with_systemd: Host) -> Iterator[Host]:
-    with_systemd.clean()
-    yield with_systemd
-    with_systemd.clean()
-    assert with_systemd.leftovers() == []
 
 
 @pytest.fixture

@@ -5,39 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-import pytest
-
-from tests.e2e.conftest import Host, Start, fast_again, flip_a_bit, manifest_of, slow_down
-
-SIZE = "96"
-
-
-@pytest.fixture
-def saved(hosts: tuple[Host, Host], start: Start, ref: str) -> str:
-    """A container with memory, checkpointed under `ref`; the hash of its memory."""
-    a, _ = hosts
-    start("web", "localhost/python", "python3", "/memory.py", SIZE)
-    digest = a.ask("web", "/hash")
-    a.ocickpt("checkpoint", "--quiet", "web", ref)
-    return digest
-
-
-def states(host: Host) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = json.loads(host.ocickpt("status", "--format", "json").stdout)
-    return found
-
-
-def until_arrived(host: Host, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while states(host):
-        assert time.monotonic() < end, states(host)
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def slow_registry(registry: Host) -> Host:
-    slow_down(registry)
-    return registry
+from tests.e2e.conftest import Host, fast_again, flip_a_bit, manifest_of, states, until_arrived
 
 
 def test_all_memory_arrives(hosts: tuple[Host, Host], saved: str, ref: str) -> None:
@@ -118,23 +86,6 @@ def test_the_page_server_is_killed(hosts: tuple[Host, Host], saved: str, ref: st
     assert "page server" in str(states(b)[0]["error"])
     b.run("podman", "rm", "--force", "web")
     assert states(b) == []
-
-
-def test_the_helpers_live_with_the_container(
-    hosts: tuple[Host, Host], saved: str, ref: str, slow_registry: Host
-) -> None:
-    """In conmon's cgroup and in a session of their own; podman itself leaves conmon in its caller's where a host
-    has no cgroup controllers, as the lab's have none."""
-    _, b = hosts
-    b.sh(f"setsid sh -c 'ocickpt restore --quiet --lazy {ref}; kill -KILL 0' || true")
-    conmon = b.inspect("web")["State"]["ConmonPid"]
-    helpers = b.out("pgrep", "-f", "import guard|import pageserver|lazy-pages").split()
-    assert len(helpers) == 3
-    groups = {b.out("cat", f"/proc/{pid}/cgroup") for pid in (*helpers, conmon)}
-    assert len(groups) == 1
-    fast_again(slow_registry)
-    assert b.ask("web", "/hash") == saved
-    until_arrived(b)
 
 
 def test_the_registry_goes_away_for_a_while(

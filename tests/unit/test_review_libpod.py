@@ -103,6 +103,11 @@ def test_an_ordinary_container_passes() -> None:
     assert found.health_interval == "30000000000ns"
 
 
+@pytest.mark.parametrize(("parent", "kept"), [("/libpod_parent", None), ("machine.slice", None), ("/own", "/own")])
+def test_the_cgroup_parent_is_this_hosts_unless_one_was_asked_for(parent: str, kept: str | None) -> None:
+    assert load(cgroupParent=parent).config.get("cgroupParent") == kept
+
+
 def test_a_volume_is_mounted_from_this_host_and_podmans_own_files_are_left_to_podman() -> None:
     mounts = load().spec["mounts"]
     assert [(each["destination"], each["source"]) for each in mounts] == [
