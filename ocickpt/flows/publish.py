@@ -40,14 +40,6 @@ class Published:
     """Bytes that were there already."""
 
 
-@dataclass(frozen=True)
-class Parent:
-    """An earlier checkpoint in the same repository, whose chunks need not be stored again."""
-
-    digest: str
-    known: Known
-
-
 class Counter(Silent):
     """Counts what was sent and what was there, and passes everything on."""
 
@@ -71,14 +63,14 @@ class Counter(Silent):
         self._progress.present(size)
 
 
-def find_parent(store: Store, tag: str, container: str, progress: Progress) -> Parent | None:
-    """The checkpoint under `tag`, else the newest one of that container in the repository."""
+def _find_parent(store: Store, tag: str, container: str, progress: Progress) -> tuple[str, Known] | None:
+    """The digest of the checkpoint under `tag`, else of that container's newest one, and its content."""
     try:
         found = artifact.manifest_or_none(store, tag) or _newest(store, container)
         if found is None:
             return None
         descriptor, manifest = found
-        return Parent(descriptor.digest, Known(artifact.load_index(store, manifest)))
+        return descriptor.digest, Known(artifact.load_index(store, manifest))
     except (IntegrityError, NotFoundError, UnsupportedError) as error:
         progress.note(f"the earlier checkpoint cannot be built upon: {error.message}")
         return None
@@ -126,13 +118,12 @@ def publish(
     The description shows `options`, which are asked for when all content has gone by. `container` is the name of the
     one whose earlier checkpoints may be built upon, beside that which `reference` replaces.
     """
-    parent = find_parent(store, reference.tag, container, progress)
+    parent, known = _find_parent(store, reference.tag, container, progress) or (None, None)
     counter = Counter(progress)
     if reference.transport == "docker":
         progress.note("the container's memory is stored in clear: whoever can read the repository can read it")
     progress.stage("packing and sending")
     with local.writing(), _Uploader(local, store, counter) as uploader:
-        known = parent.known if parent else None
         with Packer(
             local, page_size=mmap.PAGESIZE, pack_size=pack_size_for(contents.size()), known=known, on_pack=uploader.send
         ) as packer:
@@ -140,6 +131,7 @@ def publish(
                 packer.add(content)
                 uploader.check()
             packed = packer.finish()
+        del known  # its memory is wanted for what follows
         failpoint("publish.packed")
         description = describe(
             contents.kept,
@@ -147,7 +139,7 @@ def publish(
             contents.files,
             options(),
             image_digest=image_digest,
-            parent=parent.digest if parent else None,
+            parent=parent,
         )
         uploader.send(packed.index)
         inherited = sum(pack.size for pack in packed.packs if pack not in packed.new)

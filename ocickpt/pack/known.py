@@ -41,6 +41,11 @@ class Known:
         order = np.argsort(prefix, kind="stable")
         self._prefix, self._number = prefix[order], chosen[order]
 
+    @property
+    def memory(self) -> int:
+        """Bytes of memory, the index with it."""
+        return sum(each.nbytes for each in (self._index.chunks, self._index.extents, self._prefix, self._number))
+
     def find(self, kind: Kind, sha256: bytes) -> Stored | None:
         """A chunk of `kind` whose raw bytes have this hash, if there is one that may be inherited."""
         prefix = np.uint64(int.from_bytes(sha256[:8], "little"))

@@ -224,8 +224,8 @@ class Packer:
 
     def _most(self) -> int:
         """How many batches there may be: fewer as the books grow, so that memory does not grow with the checkpoint."""
-        books = self._boot.memory + self._rest.memory
-        return max(self._threads + 2, 2 * self._threads + 4 - books // (BATCH_SIZE // 2))
+        books = self._boot.memory + self._rest.memory + (self._known.memory if self._known else 0)
+        return max(self._threads + 2, 2 * self._threads + 4 - books // (BATCH_SIZE // 4))
 
     def _settle(self) -> None:
         """Book the oldest batch and have it written."""
@@ -336,6 +336,7 @@ class Packer:
             pack.blob.discard()
         for left in (self._open, self._closing, self._writes, self._writing, self._queue, self._idle):
             left.clear()
+        self._boot, self._rest, self._known = Book(), Book(), None
 
 
 def _unique(packs: Sequence[Descriptor | None]) -> list[Descriptor]:
