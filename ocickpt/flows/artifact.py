@@ -8,7 +8,7 @@ from ocickpt import names
 from ocickpt.description import Description
 from ocickpt.errors import IntegrityError, NotFoundError, UnsupportedError
 from ocickpt.flows import members
-from ocickpt.model import Descriptor, Manifest
+from ocickpt.model import BlobSource, Descriptor, Manifest
 from ocickpt.pack.index import Index
 from ocickpt.store import CachedSource, Store
 from ocickpt.store.reference import Reference
@@ -59,9 +59,9 @@ def resolve(store: Store | CachedSource, reference: Reference) -> tuple[Descript
     return descriptor, manifest
 
 
-def load_index(store: Store | CachedSource, manifest: Manifest) -> Index:
+def load_index(source: BlobSource, manifest: Manifest) -> Index:
     """The whole index of a checkpoint, whose packs the manifest lists and whose files are those of a checkpoint."""
-    index = Index.load(store, index_of(manifest))
+    index = Index.load(source, index_of(manifest))
     index.check_layers(manifest.layers)
     members.check(index.files)
     return index

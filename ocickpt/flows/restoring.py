@@ -14,11 +14,12 @@ import secrets
 from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ocickpt import config, proc, shim
-from ocickpt.engine import criu, crun, libpod, podman
+from ocickpt.engine import criu, crun, host, libpod, podman
 from ocickpt.errors import (
     CommandError,
     ExistsError,
@@ -34,7 +35,7 @@ from ocickpt.flows.bundle import make_mount_points
 from ocickpt.flows.journal import RESTORE, Journal, Record
 from ocickpt.flows.rebuild import Rebuilder
 from ocickpt.flows.restore import Aside, Restored, RestoreOptions
-from ocickpt.model import Kind, Progress, parse_json
+from ocickpt.model import BlobSource, Kind, Progress, parse_json
 from ocickpt.store import Access, open_source
 from ocickpt.store.reference import Reference
 from ocickpt.trust import process
@@ -52,55 +53,17 @@ def restore(
     finished = recover.recover(progress, mine)
     with closing(open_source(reference, access)) as source:
         found = artifact.load(source, reference)
-        told = found.description
-        name = options.name or told.container.name
-        known = preflight.ask(aside.pool, told.image.id, name, *(() if options.name else (told.container.id,)))
-        index = artifact.load_index(source, found.manifest)
-        here = aside.facts.result()
-        preflight.check_host(told, here)
-        rebuilder = Rebuilder(index, source, progress)
-        roots = aside.roots.result()
-        imported = _import(rebuilder, found, roots)
+        name = options.name or found.description.container.name
         for record in finished:
             # This very restore had been interrupted when all but saying so was done.
             if record.verb == RESTORE and (record.name, record.reference) == (name, str(found.reference)):
                 return Restored(record.container, name, record.reference, found.descriptor.digest)
-        preflight.check_container(
-            imported,
-            options.name,
-            known,
-            ignore_volumes=options.ignore_volumes,
-            host_access=options.host_access,
-            progress=progress,
-        )
-        rebuilder.check_space(roots.graph)
-        key = secrets.token_hex(16)
-        record = Record(
-            RESTORE,
-            key,
-            "" if options.name else imported.id,
-            name,
-            str(found.reference),
-            work=str(roots.graph / "ocickpt" / key),
-            runtime=imported.runtime,
-            volumes=() if options.ignore_volumes else tuple(imported.volumes),
-            health_interval=imported.health_interval,
-            created_by=("ocickpt", "restore", "--name", name, str(found.reference), f"# {key}"),
-        )
+        rebuilder, imported = _check(found, source, options, progress, aside)
         with operation.undisturbed():
-            journal = Journal.begin(record)
+            journal = Journal.begin(_record(found, imported, options, aside.roots.result()))
         try:
-            follow = None
-            if options.lazy and not (trouble := lazy.unsupported(imported.runtime, here)):
-                follow = _helpers(journal, lazy.plan(found, access, here.criu, config.load().patience))
-            elif options.lazy:
-                progress.note(f"{trouble}: all memory is fetched first")
-            work = operation.make_directory(Path(journal.record.work))
-            with _early_filter(imported, aside, work) as early:
-                subject = _restore(rebuilder, imported, options, journal, progress, aside=aside, follow=follow)
-                confine.complete(subject, images.mountpoints(rebuilder), work, early)
-            _check_confined(subject, found)
-            journal.step("running")
+            follow = _helpers(journal, found, access, aside.facts.result(), progress) if options.lazy else None
+            subject = _Restore(found, rebuilder, imported, options, journal, progress, aside, follow).run()
         except KeyboardInterrupt:
             with operation.undisturbed():
                 if made.settle(journal, progress):
@@ -114,6 +77,29 @@ def restore(
             made.resume_healthcheck(subject.id, imported.health_interval, progress)
             made.end(journal, subject)
     return Restored(subject.id, name, str(found.reference), found.descriptor.digest)
+
+
+def _check(
+    found: artifact.Artifact, source: BlobSource, options: RestoreOptions, progress: Progress, aside: Aside
+) -> tuple[Rebuilder, libpod.Imported]:
+    """Find out whether it can be restored here, before anything is made."""
+    told = found.description
+    container = (options.name,) if options.name else (told.container.name, told.container.id)
+    known = preflight.ask(aside.pool, told.image.id, *container)
+    rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
+    preflight.check_host(told, aside.facts.result())
+    roots = aside.roots.result()
+    imported = _import(rebuilder, found, roots)
+    preflight.check_container(
+        imported,
+        options.name,
+        known,
+        ignore_volumes=options.ignore_volumes,
+        host_access=options.host_access,
+        progress=progress,
+    )
+    rebuilder.check_space(roots.graph)
+    return rebuilder, imported
 
 
 def _import(rebuilder: Rebuilder, found: artifact.Artifact, roots: podman.Roots) -> libpod.Imported:
@@ -131,6 +117,176 @@ def _import(rebuilder: Rebuilder, found: artifact.Artifact, roots: podman.Roots)
     return imported
 
 
+def _record(
+    found: artifact.Artifact, imported: libpod.Imported, options: RestoreOptions, roots: podman.Roots
+) -> Record:
+    """What this restore will make, so that it can be taken back."""
+    key, name = secrets.token_hex(16), options.name or imported.name
+    return Record(
+        RESTORE,
+        key,
+        "" if options.name else imported.id,
+        name,
+        str(found.reference),
+        work=str(roots.graph / "ocickpt" / key),
+        runtime=imported.runtime,
+        volumes=() if options.ignore_volumes else tuple(imported.volumes),
+        health_interval=imported.health_interval,
+        created_by=("ocickpt", "restore", "--name", name, str(found.reference), f"# {key}"),
+    )
+
+
+def _helpers(
+    journal: Journal, found: artifact.Artifact, access: Access, here: host.Host, progress: Progress
+) -> lazy.Helpers | None:
+    """What will bring the memory later; nothing where that cannot be, which is told."""
+
+    def began(process: proc.Background) -> None:
+        journal.step("guarded", guard_pid=process.pid, guard_start=proc.start_time(process.pid) or 0)
+
+    if trouble := lazy.unsupported(journal.record.runtime, here):
+        progress.note(f"{trouble}: all memory is fetched first")
+        return None
+    plan = lazy.plan(found, access, here.criu, config.load().patience)
+    plan["journal"] = [str(path) for path in journal.paths()]
+    return lazy.Helpers(Path(journal.record.work), plan, began)
+
+
+@dataclass(frozen=True)
+class _Restore:
+    """A restore whose journal is begun: podman makes the container, its files come when the shim asks for them."""
+
+    found: artifact.Artifact
+    rebuilder: Rebuilder
+    imported: libpod.Imported
+    options: RestoreOptions
+    journal: Journal
+    progress: Progress
+    aside: Aside
+    follow: lazy.Helpers | None
+    """What brings the memory later; without, it is all there when the container runs."""
+
+    @property
+    def work(self) -> Path:
+        """The directory of this restore."""
+        return Path(self.journal.record.work)
+
+    def run(self) -> podman.Running:
+        """The container, running, and confined as it was."""
+        operation.make_directory(self.work)
+        with _early_filter(self.imported, self.aside, self.work) as early:
+            subject = self._podman(self._prepare())
+            confine.complete(subject, images.mountpoints(self.rebuilder), self.work, early)
+        _check_confined(subject, self.found)
+        self.journal.step("running")
+        return subject
+
+    def _prepare(self) -> list[str]:
+        """Fetch what podman or CRIU will need, and write the archive that podman imports; podman's options."""
+        with_shim = setup.installed(self.imported.runtime)
+        if self.follow and not with_shim:
+            raise PrerequisiteError("a lazy restore needs the runtime shim", hint="`ocickpt setup` puts it in place")
+        members = self.imported.members(self.journal.record.created_by)
+        if not self.options.tcp_established:
+            # CRIU refuses a checkpoint with connections then: there are none to protect.
+            members[parts.INVENTORY] = criu.without_network_lock(self.rebuilder.file(parts.INVENTORY))
+        self.progress.stage("fetching")
+        return [*_flags(self.options), *(self._skeleton(members) if with_shim else self._whole(members))]
+
+    def _skeleton(self, members: dict[str, bytes]) -> list[str]:
+        """Write an archive without files and memory, which the shim will have put in place."""
+        rebuilder, work = self.rebuilder, self.work
+        rebuilder.expect(Kind.STATE, Kind.ROOTFS, Kind.VOLUME, *(() if self.follow else (Kind.MEMORY,)))
+        members[f"checkpoint/{shim.MARKER}"] = self.journal.record.key.encode()
+        (work / "pages").mkdir()
+        rebuilder.pages(work / "pages", lazy=bool(self.follow))
+        if self.follow:
+            self._start(self.follow)
+        rebuilder.skeleton(work / made.IMPORT, members, work)
+        return ["--ignore-volumes"]
+
+    def _whole(self, members: dict[str, bytes]) -> list[str]:
+        """Write an archive as podman itself would."""
+        self.progress.note(
+            "the runtime shim is not set up (`ocickpt setup`): podman unpacks an archive, which is slower"
+        )
+        rebuilder, options = self.rebuilder, self.options
+        rebuilder.expect(Kind.STATE, Kind.MEMORY, Kind.ROOTFS, Kind.VOLUME)
+        image = podman.image(self.imported.image_id)
+        rebuilder.check_deletions(image.layers if image else ())
+        archive, with_rootfs, with_volumes = (
+            self.work / made.IMPORT,
+            not options.ignore_rootfs,
+            not options.ignore_volumes,
+        )
+        rebuilder.whole(archive, members, self.work, rootfs=with_rootfs, volumes=with_volumes)
+        return [] if with_volumes else ["--ignore-volumes"]
+
+    def _start(self, follow: lazy.Helpers) -> None:
+        """Start the helpers, with images of their own: podman's are not there yet."""
+        work = self.work
+        later, first = self.rebuilder.divided()
+        self.progress.note(f"{first / 1e6:.1f} MB of memory are fetched first, {later / 1e6:.1f} MB follow")
+        (work / "images").mkdir()
+        self.rebuilder.images(work / "images")
+        for pages in (work / "pages").iterdir():
+            os.link(pages, work / "images" / pages.name)
+        follow.start(later)
+
+    def _podman(self, flags: list[str]) -> podman.Running:
+        """Have podman restore it; the container, which nobody knows yet to be confined."""
+        journal, name = self.journal, self.journal.record.name
+        told: dict[str, Any] = {}
+        with operation.operation(journal.record.key) as op:
+            command = podman.restore_command(self.imported.runtime, self.work / made.IMPORT, flags, self.work)
+            journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
+            self.progress.stage("restoring")
+            command.go()
+            result = op.serve(command, lambda message: self._answer(message, told))
+        if self.follow:
+            self.follow.give_way()
+        if result.returncode:
+            raise _explain(result, name)
+        container_id = result.stdout.split()[-1] if result.stdout.split() else ""
+        if told:
+            subject = _running(container_id, name, self.imported, told)
+        else:
+            subject = podman.container(container_id or name).running
+        if self.follow:
+            lazy.disarm(subject.bundle, self.work)
+        journal.step("unverified", container=subject.id)
+        return subject
+
+    def _answer(self, message: dict[str, Any], told: dict[str, Any]) -> operation.Answer:
+        """What the shim waits for, which is about to call the runtime and has `told` where."""
+        if message.get("event") != "restore":
+            return {"error": "this is a restore"}
+        bundle = Path(message["bundle"])
+        try:
+            self._fill(bundle, Path(message["image_path"]))
+            extra = lazy.arm(self.imported.runtime, bundle, self.work) if self.follow else {}
+        except OSError as error:
+            raise StorageError(f"the container's files cannot be put in place: {error}") from error
+        if self.follow:
+            self.follow.wait()
+            self.aside.pool.submit(lazy.accompany, self.follow.pid, message["conmon"], bundle)
+        told.update(message)
+        return {"ok": True, **extra}
+
+    def _fill(self, bundle: Path, image_path: Path) -> None:
+        """Bring memory and files to where the runtime will look for them."""
+        spec = parse_json((bundle / "config.json").read_bytes(), "bundle's config.json")
+        if not self.options.ignore_rootfs:
+            self.rebuilder.tree(Kind.ROOTFS, Path(spec["root"]["path"]))
+        if not self.options.ignore_volumes:
+            for volume, place in self.imported.volumes.items():
+                self.rebuilder.tree(Kind.VOLUME, Path(place), volume)
+        make_mount_points(spec, bundle)
+        for pages in (self.work / "pages").iterdir():
+            pages.rename(image_path / pages.name)
+        (image_path / shim.MARKER).unlink()
+
+
 @contextmanager
 def _early_filter(imported: libpod.Imported, aside: Aside, work: Path) -> Iterator[confine.EarlyFilter | None]:
     """crun's filter, compiled while podman is at work; that has ended when the block has."""
@@ -142,110 +298,6 @@ def _early_filter(imported: libpod.Imported, aside: Aside, work: Path) -> Iterat
         yield early
     finally:
         wait([early.compiled])
-
-
-def _restore(
-    rebuilder: Rebuilder,
-    imported: libpod.Imported,
-    options: RestoreOptions,
-    journal: Journal,
-    progress: Progress,
-    *,
-    aside: Aside,
-    follow: lazy.Helpers | None,
-) -> podman.Running:
-    work = Path(journal.record.work)
-    flags = _prepare(rebuilder, imported, options, journal, progress, follow=follow)
-    told: dict[str, Any] = {}
-
-    def answer(message: dict[str, Any]) -> operation.Answer:
-        if message.get("event") != "restore":
-            return {"error": "this is a restore"}
-        try:
-            _fill(rebuilder, imported, options, message, work)
-            extra = lazy.arm(imported.runtime, Path(message["bundle"]), work) if follow else {}
-        except OSError as error:
-            raise StorageError(f"the container's files cannot be put in place: {error}") from error
-        if follow:
-            follow.wait()
-            aside.pool.submit(lazy.accompany, follow.pid, message["conmon"], Path(message["bundle"]))
-        told.update(message)
-        return {"ok": True, **extra}
-
-    with operation.operation(journal.record.key) as op:
-        command = podman.restore_command(imported.runtime, work / made.IMPORT, flags, work)
-        journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
-        progress.stage("restoring")
-        command.go()
-        result = op.serve(command, answer)
-    if follow:
-        follow.give_way()
-    name = options.name or imported.name
-    if result.returncode:
-        raise _explain(result, name)
-    container_id = result.stdout.split()[-1] if result.stdout.split() else ""
-    subject = _running(container_id, name, imported, told) if told else podman.container(container_id or name).running
-    if follow:
-        lazy.disarm(subject.bundle, work)
-    journal.step("unverified", container=subject.id)
-    return subject
-
-
-def _prepare(
-    rebuilder: Rebuilder,
-    imported: libpod.Imported,
-    options: RestoreOptions,
-    journal: Journal,
-    progress: Progress,
-    *,
-    follow: lazy.Helpers | None,
-) -> list[str]:
-    """Fetch what podman or CRIU will need, and write the archive that podman imports; podman's options."""
-    work = Path(journal.record.work)
-    archive = work / made.IMPORT
-    with_shim = setup.installed(imported.runtime)
-    if follow and not with_shim:
-        raise PrerequisiteError("a lazy restore needs the runtime shim", hint="`ocickpt setup` puts it in place")
-    members = imported.members(journal.record.created_by)
-    if not options.tcp_established:
-        # CRIU refuses a checkpoint with connections then: there are none to protect.
-        members[parts.INVENTORY] = criu.without_network_lock(rebuilder.file(parts.INVENTORY))
-    flags = _flags(options)
-    progress.stage("fetching")
-    if with_shim:
-        rebuilder.expect(Kind.STATE, Kind.ROOTFS, Kind.VOLUME, *(() if follow else (Kind.MEMORY,)))
-        members[f"checkpoint/{shim.MARKER}"] = journal.record.key.encode()
-        (work / "pages").mkdir()
-        rebuilder.pages(work / "pages", lazy=bool(follow))
-        if follow:
-            _start(follow, rebuilder, work, progress)
-        rebuilder.skeleton(archive, members, work)
-        return [*flags, "--ignore-volumes"]
-    progress.note("the runtime shim is not set up (`ocickpt setup`): podman unpacks an archive, which is slower")
-    rebuilder.expect(Kind.STATE, Kind.MEMORY, Kind.ROOTFS, Kind.VOLUME)
-    image = podman.image(imported.image_id)
-    rebuilder.check_deletions(image.layers if image else ())
-    rebuilder.whole(archive, members, work, rootfs=not options.ignore_rootfs, volumes=not options.ignore_volumes)
-    return [*flags, "--ignore-volumes"] if options.ignore_volumes else flags
-
-
-def _helpers(journal: Journal, plan: dict[str, Any]) -> lazy.Helpers:
-    def began(process: proc.Background) -> None:
-        journal.step("guarded", guard_pid=process.pid, guard_start=proc.start_time(process.pid) or 0)
-
-    plan["journal"] = [str(path) for path in journal.paths()]
-    return lazy.Helpers(Path(journal.record.work), plan, began)
-
-
-def _start(helpers: lazy.Helpers, rebuilder: Rebuilder, work: Path, progress: Progress) -> None:
-    """Start the helpers of a lazy restore, with images of their own: podman's are not there yet."""
-    later, first = rebuilder.divided()
-    progress.note(f"{first / 1e6:.1f} MB of memory are fetched first, {later / 1e6:.1f} MB follow")
-    (work / "images").mkdir()
-    rebuilder.images(work / "images")
-    for pages in (work / "pages").iterdir():
-        os.link(pages, work / "images" / pages.name)
-    helpers.start(later)
 
 
 def _running(container_id: str, name: str, imported: libpod.Imported, told: dict[str, Any]) -> podman.Running:
@@ -265,27 +317,6 @@ def _flags(options: RestoreOptions) -> list[str]:
     for port in options.publish:
         flags += ["--publish", port]
     return flags
-
-
-def _fill(
-    rebuilder: Rebuilder,
-    imported: libpod.Imported,
-    options: RestoreOptions,
-    message: dict[str, Any],
-    work: Path,
-) -> None:
-    """Bring memory and files to where the runtime, which waits, will look for them."""
-    bundle, image_path = Path(message["bundle"]), Path(message["image_path"])
-    spec = parse_json((bundle / "config.json").read_bytes(), "bundle's config.json")
-    if not options.ignore_rootfs:
-        rebuilder.tree(Kind.ROOTFS, Path(spec["root"]["path"]))
-    if not options.ignore_volumes:
-        for volume, place in imported.volumes.items():
-            rebuilder.tree(Kind.VOLUME, Path(place), volume)
-    make_mount_points(spec, bundle)
-    for pages in (work / "pages").iterdir():
-        pages.rename(image_path / pages.name)
-    (image_path / shim.MARKER).unlink()
 
 
 def _check_confined(subject: podman.Running, found: artifact.Artifact) -> None:
