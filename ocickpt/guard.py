@@ -30,8 +30,10 @@ COMPLETE = "complete"
 SOCKET = "lazy-pages.socket"
 STATES = Path("/run/ocickpt/lazy")
 _TICK = 0.05
+# Loading makes no garbage, and the container waits for it.
 _SERVER = (
-    "import sys; sys.path.insert(0, {!r}); from ocickpt import pageserver; sys.exit(pageserver.main(sys.argv[1:]))"
+    "import gc, sys; gc.set_threshold(50_000); sys.path.insert(0, {!r});"
+    " from ocickpt import pageserver; sys.exit(pageserver.main(sys.argv[1:]))"
 )
 
 

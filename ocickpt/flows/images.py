@@ -24,18 +24,22 @@ _SECCOMP = re.compile(r"checkpoint/seccomp\.img")
 _MOUNTS = re.compile(rf"checkpoint/{confine.MOUNTS.pattern}", re.ASCII)
 
 
-def saved(rebuilder: Rebuilder, shown: Description) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The container's configuration and OCI specification, once they and the images say what the description shows.
+def saved(rebuilder: Rebuilder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The container's configuration and OCI specification, not yet held against anything (see `verify`)."""
+    config = parse_json(rebuilder.file(parts.CONFIG), "container's configuration")
+    spec = parse_json(rebuilder.file(parts.SPEC), "container's OCI specification")
+    return config, spec
+
+
+def verify(rebuilder: Rebuilder, config: dict[str, Any], spec: dict[str, Any], shown: Description) -> None:
+    """Hold what is `saved`, and CRIU's images, against what the description shows of the container's security.
 
     Raises IntegrityError, UnsupportedError.
     """
-    config = parse_json(rebuilder.file(parts.CONFIG), "container's configuration")
-    spec = parse_json(rebuilder.file(parts.SPEC), "container's OCI specification")
     real = security.summary(spec, criu.images_lsm(rebuilder.file(parts.INVENTORY)), labels(config))
     if real != shown.security:
         raise IntegrityError("the checkpoint's security settings are not those its description shows")
     check(rebuilder, real)
-    return config, spec
 
 
 def check(rebuilder: Rebuilder, shown: Security) -> None:

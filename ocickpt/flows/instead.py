@@ -108,7 +108,8 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
         here = host.facts()
         preflight.check_host(found.description, here)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
-        configuration, saved = images.saved(rebuilder, found.description)
+        configuration, saved = images.saved(rebuilder)
+        images.verify(rebuilder, configuration, saved, found.description)
         bundle.check(spec, saved, request.runtime)
         image, before = storage.image_of(request.bundle), found.description.image
         if image not in ("", before.id):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import shutil
 import signal
@@ -22,8 +23,6 @@ from ocickpt.flows.journal import Record
 Answer = dict[str, Any]
 _MESSAGE_LIMIT = 64 << 10
 _SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-_PATIENCE = 0.02
-"""Seconds after which the end of the command is looked for again."""
 _MOST = 300.0
 
 
@@ -42,12 +41,13 @@ class Operation:
         What `handle` raises is answered as ``{"error": …}`` and raised once `command` has ended, an OSError
         as StorageError. So is a Ctrl-C: podman is not disturbed, but from then on every answer is an error.
         """
+        ended = os.pidfd_open(command.pid)
         try:
             while True:
                 try:
                     if command.poll() is not None:
                         break
-                    self._turn(handle)
+                    self._turn(handle, ended)
                 except KeyboardInterrupt as error:
                     # A message may have been lost: who waits for its answer must not wait for ever.
                     self._failure = self._failure or error
@@ -57,14 +57,16 @@ class Operation:
                     self._hang_up()
             result = command.wait()
         finally:
+            os.close(ended)
             self._hang_up()
         if self._failure:
             raise self._failure
         return result
 
-    def _turn(self, handle: Callable[[dict[str, Any]], Answer]) -> None:
-        """Take what comes next, if something comes soon, and answer it if it is the rest of a message."""
-        if not select.select([self._connection or self._listener], [], [], _PATIENCE)[0]:
+    def _turn(self, handle: Callable[[dict[str, Any]], Answer], ended: int) -> None:
+        """Take what comes next, unless the command has `ended` first; answer it if it is the rest of a message."""
+        incoming = (self._connection or self._listener).fileno()
+        if incoming not in select.select([incoming, ended], [], [])[0]:
             return
         if self._connection is None:
             self._connection = self._listener.accept()[0]

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
-from concurrent.futures import wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ocickpt import config, proc, shim
+from ocickpt.description import Description
 from ocickpt.engine import criu, crun, host, libpod, podman
 from ocickpt.errors import (
     CommandError,
@@ -58,12 +60,12 @@ def restore(
             # This very restore had been interrupted when all but saying so was done.
             if record.verb == RESTORE and (record.name, record.reference) == (name, str(found.reference)):
                 return Restored(record.container, name, record.reference, found.descriptor.digest)
-        rebuilder, imported = _check(found, source, options, progress, aside)
+        rebuilder, imported, verify = _check(found, source, options, progress, aside)
         with operation.undisturbed():
             journal = Journal.begin(_record(found, imported, options, aside.roots.result()))
         try:
             follow = _helpers(journal, found, access, aside.facts.result(), progress) if options.lazy else None
-            subject = _Restore(found, rebuilder, imported, options, journal, progress, aside, follow).run()
+            subject = _Restore(found, rebuilder, imported, verify, options, journal, progress, aside, follow).run()
         except KeyboardInterrupt:
             with operation.undisturbed():
                 if made.settle(journal, progress):
@@ -81,15 +83,16 @@ def restore(
 
 def _check(
     found: artifact.Artifact, source: BlobSource, options: RestoreOptions, progress: Progress, aside: Aside
-) -> tuple[Rebuilder, libpod.Imported]:
-    """Find out whether it can be restored here, before anything is made."""
+) -> tuple[Rebuilder, libpod.Imported, Callable[[], None]]:
+    """Find out whether it can be restored here, before anything is made; and what is to be verified before it runs."""
     told = found.description
     container = (options.name,) if options.name else (told.container.name, told.container.id)
     known = preflight.ask(aside.pool, told.image.id, *container)
     rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
     preflight.check_host(told, aside.facts.result())
     roots = aside.roots.result()
-    imported = _import(rebuilder, found, roots)
+    config, spec = images.saved(rebuilder)
+    imported = _import(config, spec, told, roots)
     preflight.check_container(
         imported,
         options.name,
@@ -99,14 +102,12 @@ def _check(
         progress=progress,
     )
     rebuilder.check_space(roots.graph)
-    return rebuilder, imported
+    return rebuilder, imported, partial(images.verify, rebuilder, config, spec, told)
 
 
-def _import(rebuilder: Rebuilder, found: artifact.Artifact, roots: podman.Roots) -> libpod.Imported:
-    """The container's configuration, once it says the same as the description everybody sees."""
-    told = found.description
-    configuration, spec = images.saved(rebuilder, told)
-    imported = libpod.import_config(configuration, spec, roots.graph, roots.volumes)
+def _import(config: dict[str, Any], spec: dict[str, Any], told: Description, roots: podman.Roots) -> libpod.Imported:
+    """The container's configuration, once it is that of the container which the description shows."""
+    imported = libpod.import_config(config, spec, roots.graph, roots.volumes)
     if (imported.id, imported.name, imported.image_id, imported.runtime) != (
         told.container.id,
         told.container.name,
@@ -159,6 +160,8 @@ class _Restore:
     found: artifact.Artifact
     rebuilder: Rebuilder
     imported: libpod.Imported
+    verify: Callable[[], None]
+    """Is called before anything runs; the images are read while podman comes up, which takes as long."""
     options: RestoreOptions
     journal: Journal
     progress: Progress
@@ -206,7 +209,8 @@ class _Restore:
         return ["--ignore-volumes"]
 
     def _whole(self, members: dict[str, bytes]) -> list[str]:
-        """Write an archive as podman itself would."""
+        """Write an archive as podman itself would; it will ask nobody before it runs what is in there."""
+        self.verify()
         self.progress.note(
             "the runtime shim is not set up (`ocickpt setup`): podman unpacks an archive, which is slower"
         )
@@ -242,11 +246,13 @@ class _Restore:
             journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
             self.progress.stage("restoring")
             command.go()
-            result = op.serve(command, lambda message: self._answer(message, told))
+            verified = self.aside.pool.submit(self.verify)
+            result = op.serve(command, lambda message: self._answer(message, told, verified))
         if self.follow:
             self.follow.give_way()
         if result.returncode:
             raise _explain(result, name)
+        verified.result()
         container_id = result.stdout.split()[-1] if result.stdout.split() else ""
         if told:
             subject = _running(container_id, name, self.imported, told)
@@ -257,10 +263,11 @@ class _Restore:
         journal.step("unverified", container=subject.id)
         return subject
 
-    def _answer(self, message: dict[str, Any], told: dict[str, Any]) -> operation.Answer:
+    def _answer(self, message: dict[str, Any], told: dict[str, Any], verified: Future[None]) -> operation.Answer:
         """What the shim waits for, which is about to call the runtime and has `told` where."""
         if message.get("event") != "restore":
             return {"error": "this is a restore"}
+        verified.result()
         bundle = Path(message["bundle"])
         try:
             self._fill(bundle, Path(message["image_path"]))
