@@ -21,6 +21,9 @@ from ocickpt.pack.index import Index
 _PROCESS = re.compile(r"checkpoint/pagemap-(\d+)\.img")
 _MOST = 1 << 20
 """An answer of more would keep the processes that wait for a page waiting."""
+_SHORT = 64 << 10
+"""CRIU asks for less when a process waits for a page; what it brings in the background begins with so much, and grows
+(DEFAULT_XFER_LEN in criu/uffd.c)."""
 
 
 def is_lazy(name: str) -> bool:
@@ -107,7 +110,7 @@ class AddressSpaces:
             if not offset <= address < offset + size:
                 break
             skip, take = address - offset, min(end, offset + size) - address
-            data = self._zeros if chunk == fmt.ZEROS else memoryview(self._chunks.get(chunk))
+            data = self._zeros if chunk == fmt.ZEROS else memoryview(self._chunks.get(chunk, alone=length < _SHORT))
             found.append(data[:take] if chunk == fmt.ZEROS else data[inner + skip : inner + skip + take])
             address, at = address + take, at + 1
         if not found:

@@ -2,16 +2,16 @@
 
 The chunks that are wanted at all are grouped into neighbouring ranges of their packs. A chunk brings its
 range with it, and the ranges after it are fetched in the background: memory that is asked for in the order
-of its addresses, as packs hold it, is there before it is asked for.
+of its addresses, as packs hold it, is there before it is asked for. A chunk that somebody waits for comes alone.
 """
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,19 @@ AHEAD = 4
 """So many ranges are fetched before they are asked for."""
 KEPT = 24
 """So many ranges are kept; each holds a few MiB at most."""
+ALONE = 8
+"""So many chunks of a range come alone, before all of it does."""
+SINGLE = 64
+"""So many chunks that came alone are kept."""
 _BLOCK = 1 << 12
+_Chunks = dict[int, bytes]
 
 
 class ReadAhead:
-    """The chunks `numbers` of an index, verified. Safe to use from several threads. A context manager."""
+    """The chunks `numbers` of an index, verified. For one thread; a context manager.
+
+    `fetched` is told the size of every range that has come, in whatever thread.
+    """
 
     def __init__(
         self,
@@ -48,9 +56,11 @@ class ReadAhead:
         self._place = np.empty(len(index.chunks), np.uint32)
         self._place[self._order] = np.arange(len(self._order), dtype=np.uint32)
         self._pool = ThreadPoolExecutor(threads, "ahead")
-        self._lock = threading.Lock()
-        self._held: OrderedDict[int, Future[dict[int, bytes]]] = OrderedDict()
-        self._last: tuple[int, dict[int, bytes]] = -1, {}
+        self._coming: dict[int, Future[_Chunks]] = {}
+        self._held: OrderedDict[int, _Chunks] = OrderedDict()
+        self._last: tuple[int, _Chunks] = -1, {}
+        self._single: OrderedDict[int, bytes] = OrderedDict()
+        self._touched = bytearray(len(self._starts))
 
     def __enter__(self) -> ReadAhead:
         return self
@@ -58,38 +68,48 @@ class ReadAhead:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def get(self, number: int) -> bytes:
-        """The content of one chunk; raises IntegrityError and whatever the source raises."""
+    def get(self, number: int, *, alone: bool = False) -> bytes:
+        """The content of one chunk; raises IntegrityError and whatever the source raises.
+
+        Wanted `alone`, it does not wait for the rest of its range, unless much of that was wanted before.
+        """
         at = bisect_right(self._starts, int(self._place[number])) - 1
         last, chunks = self._last
         if at == last:
             return chunks[number]
-        with self._lock:
-            wanted = self._want(at)
-            for following in range(at + 1, min(at + 1 + AHEAD, len(self._starts))):
-                self._want(following)
-            while len(self._held) > KEPT:
-                self._held.popitem(last=False)
-        try:
-            chunks = wanted.result()
-        except BaseException:
-            with self._lock:
-                # What failed is tried again when it is asked for again.
-                self._held.pop(at, None)
-            raise
-        self._last = at, chunks
-        return chunks[number]
+        if number in self._single:
+            return self._single[number]
+        if alone and self._touched[at] < ALONE and at not in self._held and at not in self._coming:
+            self._touched[at] += 1
+            self._single[number] = self._fetch([number])[0][number]
+            _forget_most(self._single, SINGLE)
+            return self._single[number]
+        return self._range(at)[number]
 
-    def _want(self, at: int) -> Future[dict[int, bytes]]:
-        if at in self._held:
-            self._held.move_to_end(at)
-        else:
-            self._held[at] = self._pool.submit(self._fetch, at)
-        return self._held[at]
+    def _range(self, at: int) -> _Chunks:
+        """The chunks of a range; those after it come next."""
+        chunks = self._held.pop(at, None)
+        if chunks is None:
+            coming = self._coming.pop(at, None)
+            # What has not been begun has others before it, and this is waited for.
+            chunks = self._bring(at) if coming is None or coming.cancel() else coming.result()
+        self._held[at], self._last = chunks, (at, chunks)
+        _forget_most(self._held, KEPT)
+        for following in range(at + 1, min(at + 1 + AHEAD, len(self._starts))):
+            if following not in self._held and following not in self._coming:
+                self._coming[following] = self._pool.submit(self._bring, following)
+        while len(self._coming) > KEPT:
+            self._coming.pop(next(iter(self._coming))).cancel()
+        return chunks
 
-    def _fetch(self, at: int) -> dict[int, bytes]:
+    def _bring(self, at: int) -> _Chunks:
         last = self._starts[at + 1] if at + 1 < len(self._starts) else len(self._order)
-        numbers = self._order[self._starts[at] : last].tolist()
+        chunks, size = self._fetch(self._order[self._starts[at] : last].tolist())
+        self._fetched(size)
+        return chunks
+
+    def _fetch(self, numbers: list[int]) -> tuple[_Chunks, int]:
+        """These neighbouring chunks, and how many bytes of their pack they take."""
         chunks = [self._index.stored(number) for number in numbers]
         start = chunks[0].offset
         end = max(chunk.offset + chunk.stored for chunk in chunks)
@@ -98,8 +118,12 @@ class ReadAhead:
         for number, chunk in zip(numbers, chunks, strict=True):
             packed = data[chunk.offset - start :][: chunk.stored]
             found[number] = decode_chunk(packed, chunk.raw, chunk.hash)
-        self._fetched(end - start)
-        return found
+        return found, end - start
+
+
+def _forget_most(held: OrderedDict[int, Any], most: int) -> None:
+    while len(held) > most:
+        held.popitem(last=False)
 
 
 def _group(index: Index, numbers: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], list[int]]:
