@@ -134,14 +134,13 @@ class Contents:
         tar = aside / DEVSHM
         archivewriter.tree_tar(tar, tree.walk(aside / SHM, Kind.STATE))
         size = tar.stat().st_size
-        entry = Entry(Kind.STATE, FileType.REGULAR, DEVSHM, mode=0o600, size=size)
+        entry = Entry(self._kind(size), FileType.REGULAR, DEVSHM, mode=0o600, size=size)
         return Content(entry, (Run(0, size),), partial(open_file, tar))
 
     def _file(self, member: Member) -> Content:
-        kind = Kind.BOOT
-        if member.size > _BOOT_FILE or not self._boots(member.size):
-            kind = Kind.STATE
-        entry = Entry(kind, FileType.REGULAR, member.name, mode=member.mode & 0o777, size=member.size)
+        entry = Entry(
+            self._kind(member.size), FileType.REGULAR, member.name, mode=member.mode & 0o777, size=member.size
+        )
         if member.size > SMALL_LIMIT:
             return Content(entry, (Run(0, member.size),), lambda: member.stream)
         data = _read(member, SMALL_LIMIT)
@@ -153,6 +152,10 @@ class Contents:
                 raise IntegrityError(f"{member.name} claims the pages of another pagemap")
             self._pagemaps[pagemap.pages_id] = (member.name, pagemap)
         return Content(entry, (Run(0, len(data)),) if data else (), lambda: io.BytesIO(data))
+
+    def _kind(self, size: int) -> Kind:
+        """Where a file of `size` bytes goes that podman or CRIU reads before the first instruction."""
+        return Kind.BOOT if size <= _BOOT_FILE and self._boots(size) else Kind.STATE
 
     def _boots(self, size: int) -> bool:
         """Whether `size` more bytes fit into the boot pack; they are counted."""

@@ -47,7 +47,8 @@ class Index:
         Raises IntegrityError, UnsupportedError (a later format), and whatever `source` raises.
         """
         place = fmt.Place.of(blob)
-        window = _Window(source, blob, place.head, blob.size)
+        # The root is at the end: a small index comes with it in one request.
+        window = _Window(source, blob, 0 if blob.size <= _READ else place.head, blob.size)
         return _load(window, _root(window, place), whole=True)
 
     @classmethod
