@@ -36,9 +36,12 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
 
 from ocickpt import names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 OPERATIONS = Path("/run/ocickpt/op")
 CREATED = Path("/run/ocickpt/created")

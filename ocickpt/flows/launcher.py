@@ -203,10 +203,8 @@ def _start(module: str) -> str:
         found = proc.run([sys.executable, "-I", "-c", ask], check=False, timeout=30).stdout.strip()
     except OcickptError:
         found = ""
-    if found and Path(found).resolve().parent == package:
-        return f"-m ocickpt.{module}"
-    code = (
-        f"import sys; sys.path.insert(0, {str(package.parent)!r});"
-        f" from ocickpt.{module} import main; sys.exit(main(sys.argv[1:]))"
-    )
+    installed = bool(found) and Path(found).resolve().parent == package
+    path = "" if installed else f" sys.path.insert(0, {str(package.parent)!r});"
+    # Not -m: what Python does for that takes a fifth of the time of all this.
+    code = f"import sys;{path} from ocickpt.{module} import main; sys.exit(main(sys.argv[1:]))"
     return f"-c {shlex.quote(code)}"
