@@ -196,40 +196,54 @@ class Description:
 
         Raises IntegrityError for what does not match the schema, UnsupportedError for a later version.
         """
-        if len(data) > names.MAX_CONFIG_BYTES:
-            raise IntegrityError(f"the {_WHAT} is {len(data)} bytes long; at most {names.MAX_CONFIG_BYTES} are allowed")
-        return cls.from_json(parse_json(data, _WHAT))
+        found = cls.unchecked(data)
+        found.check()
+        return found
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        """The config in a JSON object; errors as in `from_bytes`."""
-        version = value.get("version")
-        if isinstance(version, int) and version > VERSION:
-            raise UnsupportedError(
-                f"the {_WHAT} has version {version}; this ocickpt knows {VERSION}", hint="upgrade ocickpt"
+    def unchecked(cls, data: bytes) -> Self:
+        """As `from_bytes`, but nothing is certain before `check` than that its types are those of the schema."""
+        return cls._read(_parse(data))
+
+    def check(self) -> None:
+        """IntegrityError for what does not match the schema."""
+        schema.validate(_SCHEMA, self.to_json(), _WHAT)
+
+    @classmethod
+    def _read(cls, value: dict[str, Any]) -> Self:
+        try:
+            host, kinds = value["host"], {kind.name.lower(): kind for kind in Kind}
+            contents = {kinds[name]: _pick(Contents, each) for name, each in value["contents"].items() if name in kinds}
+            return _pick(
+                cls,
+                value,
+                container=_pick(ContainerInfo, value["container"]),
+                image=_pick(ImageInfo, value["image"]),
+                engine=_pick(Engine, value["engine"]),
+                runtime=_pick(Runtime, value["runtime"]),
+                criu=_pick(Criu, value["criu"]),
+                host=_pick(HostInfo, host, cpu_features=_strings(host["cpuFeatures"])),
+                options=_pick(Options, value["options"]),
+                security=_security(value["security"]),
+                volumes=tuple(_pick(VolumeInfo, volume) for volume in _list(value["volumes"])),
+                contents=MappingProxyType(contents),
             )
-        schema.validate(_SCHEMA, value, _WHAT)
-        host = value["host"]
-        return cls(
-            created=value["created"],
-            container=_pick(ContainerInfo, value["container"]),
-            image=_pick(ImageInfo, value["image"]),
-            engine=_pick(Engine, value["engine"]),
-            runtime=_pick(Runtime, value["runtime"]),
-            criu=_pick(Criu, value["criu"]),
-            host=_pick(HostInfo, host, cpu_features=tuple(host["cpuFeatures"])),
-            options=_pick(Options, value["options"]),
-            security=_security(value["security"]),
-            volumes=tuple(_pick(VolumeInfo, volume) for volume in value["volumes"]),
-            contents=MappingProxyType(
-                {
-                    kind: _pick(Contents, value["contents"][kind.name.lower()])
-                    for kind in Kind
-                    if kind.name.lower() in value["contents"]
-                }
-            ),
-            parent=value["parent"],
+        except (AttributeError, KeyError, TypeError) as error:
+            raise IntegrityError(f"the {_WHAT} is malformed: {error}") from error
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    if len(data) > names.MAX_CONFIG_BYTES:
+        raise IntegrityError(f"the {_WHAT} is {len(data)} bytes long; at most {names.MAX_CONFIG_BYTES} are allowed")
+    value = parse_json(data, _WHAT)
+    version = value.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise UnsupportedError(
+            f"the {_WHAT} has version {version}; this ocickpt knows {VERSION}", hint="upgrade ocickpt"
         )
+    if version != VERSION or type(version) is not int:
+        raise IntegrityError(f"the {_WHAT} has no version")
+    return value
 
 
 def _security(value: dict[str, Any]) -> Security:
@@ -240,21 +254,34 @@ def _security(value: dict[str, Any]) -> Security:
         value,
         selinux=_pick(SELinux, value["selinux"]),
         seccomp=_pick(Seccomp, value["seccomp"]),
-        capabilities=Capabilities(**{one.name: tuple(sets[one.name]) for one in dataclasses.fields(Capabilities)}),
+        capabilities=Capabilities(**{one.name: _strings(sets[one.name]) for one in dataclasses.fields(Capabilities)}),
         user_namespace=UserNamespace(
-            tuple(_pick(IdMap, one) for one in maps["uid"]), tuple(_pick(IdMap, one) for one in maps["gid"])
+            *(tuple(_pick(IdMap, one) for one in _list(maps[kind])) for kind in ("uid", "gid")),
         ),
     )
 
 
 def _pick(kind: type[_T], value: dict[str, Any], **given: Any) -> _T:
-    """A dataclass from the validated object `value`; fields that are not plain are `given`."""
-    plain = {
-        one.name: value[_camel(one.name)]
-        for one in dataclasses.fields(kind)  # type: ignore[arg-type]  # a dataclass, always
-        if one.name not in given
-    }
+    """A dataclass from the object `value`; fields that are not plain are `given`. TypeError for another type."""
+    plain = {}
+    for one in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, always
+        if one.name not in given:
+            plain[one.name] = found = value[_camel(one.name)]
+            if type(found).__name__ not in str(one.type).replace("None", "NoneType").split(" | "):
+                raise TypeError(f"{_camel(one.name)} is no {one.type}")
     return kind(**plain, **given)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("a list is none")
+    return value
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    if not all(isinstance(each, str) for each in _list(value)):
+        raise TypeError("a list is none of strings")
+    return tuple(value)
 
 
 def _camel(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ocickpt.errors import IntegrityError
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
 @functools.cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
+    from importlib import resources
+
     import jsonschema  # 40 ms: not for a page server, which validates nothing
 
     text = resources.files("ocickpt").joinpath("schemas", f"{name}.json").read_text("utf-8")

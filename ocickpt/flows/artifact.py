@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ocickpt import names
-from ocickpt.description import Description
 from ocickpt.errors import IntegrityError, NotFoundError, UnsupportedError
 from ocickpt.flows import members
 from ocickpt.model import BlobSource, Descriptor, Manifest
 from ocickpt.pack.index import Index
 from ocickpt.store import CachedSource, Store
 from ocickpt.store.reference import Reference
+
+if TYPE_CHECKING:
+    from ocickpt.description import Description
 
 _FAMILY = "application/vnd.ocickpt.checkpoint."
 
@@ -43,11 +46,24 @@ def load(store: Store | CachedSource, reference: Reference) -> Artifact:
     Raises NotFoundError; UnsupportedError for another kind of artifact or a future version of ours;
     IntegrityError for one that is not what it says.
     """
-    descriptor, manifest = resolve(store, reference)
+    found = unchecked(store, reference, *resolve(store, reference))
+    found.description.check()
+    return found
+
+
+def unchecked(
+    store: Store | CachedSource, reference: Reference, descriptor: Descriptor, manifest: Manifest
+) -> Artifact:
+    """The checkpoint with that manifest, which `reference` names; its description is still to be checked.
+
+    Errors as of `load`.
+    """
+    from ocickpt.description import Description  # not for a page server, which needs none
+
     if manifest.config.size > names.MAX_CONFIG_BYTES:
         raise IntegrityError(f"the config of {reference} is {manifest.config.size} bytes long, more than there can be")
     with store.open_blob(manifest.config) as stream:
-        description = Description.from_bytes(stream.read())
+        description = Description.unchecked(stream.read())
     return Artifact(reference.with_digest(descriptor.digest), descriptor, manifest, description)
 
 

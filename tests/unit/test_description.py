@@ -85,7 +85,7 @@ def test_unknown_members_are_ignored_and_not_written() -> None:
     found = document() | {"env": ["SECRET=1"]}
     found["security"]["new"] = {"a": 1}
     found["contents"]["gpu"] = {"files": 1}
-    read = Description.from_json(found)
+    read = Description.from_bytes(json.dumps(found).encode())
     assert read == FULL
     assert read.to_bytes() == FULL.to_bytes()
 
@@ -127,7 +127,22 @@ def test_what_does_not_match_is_refused(path: tuple[str, ...], value: object) ->
         place = place[part]
     place[path[-1]] = value
     with pytest.raises(IntegrityError):
-        Description.from_json(found)
+        Description.from_bytes(json.dumps(found).encode())
+
+
+@pytest.mark.parametrize("value", [None, 1, "x", True, [], ["x"], [None], {}, {"a": 1}])
+@pytest.mark.parametrize("member", ["created", "container", "host", "options", "security", "volumes", "contents"])
+def test_before_the_check_only_types_are_certain(member: str, value: object) -> None:
+    """What was not checked yet can be worked with, and trips nothing up."""
+    found = document() | {member: value}
+    try:
+        read = Description.unchecked(json.dumps(found).encode())
+    except IntegrityError:
+        return
+    assert isinstance(read.created, str)
+    assert all(isinstance(each, VolumeInfo) for each in read.volumes)
+    assert all(isinstance(each, Contents) for each in read.contents.values())
+    assert (member, value) in (("created", "x"), ("volumes", []), ("contents", {}), ("contents", {"a": 1}))
 
 
 @pytest.mark.parametrize("member", sorted(document()))
@@ -135,7 +150,7 @@ def test_every_member_is_required(member: str) -> None:
     found = document()
     del found[member]
     with pytest.raises(IntegrityError):
-        Description.from_json(found)
+        Description.from_bytes(json.dumps(found).encode())
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b" " * (names.MAX_CONFIG_BYTES + 1), b"[" * 100_000])
