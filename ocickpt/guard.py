@@ -6,9 +6,13 @@ When CRIU's daemon goes away too early the kernel fills what is missing with zer
 page server's end of the socket open as well: a page server that dies leaves CRIU waiting, and the container,
 which waits for CRIU, is killed before CRIU is let go. Standard library only: it starts before what it guards.
 
-It lives in the work directory of its restore and reads `PLAN` there. The restore writes `CONTAINER` once
-podman has made it, and `LINK`: where CRIU looks for the daemon's socket. What `ocickpt status` shows is a file
-under `STATES`; it is gone when all memory is there, and stays when the container had to be killed.
+Guard and page server are started first of all, and load while the restore looks at what it has to do. They are
+told by lines of JSON on their stdin. The first is for the page server: what it has to read. The second says that there
+is a restore, and where its work directory is; where it does not come, nothing was touched, and they end.
+
+In the work directory the restore writes `CONTAINER` once podman has made it, and `LINK`: where CRIU looks for the
+daemon's socket. What `ocickpt status` shows is a file under `STATES`; it is gone when all memory is there, and stays
+when the container had to be killed.
 """
 
 from __future__ import annotations
@@ -17,41 +21,54 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
 import syslog
 from pathlib import Path
-from typing import Any
 
-PLAN, CONTAINER, LINK, LOG = "plan.json", "container", "link", "lazy-pages.log"
+TYPE_CHECKING = False  # `typing` takes as long to load as all else that is used of it here
+if TYPE_CHECKING:
+    from typing import Any
+
+CONTAINER, LINK, LOG = "container", "link", "lazy-pages.log"
 COMPLETE = "complete"
 SOCKET = "lazy-pages.socket"
 STATES = Path("/run/ocickpt/lazy")
 _TICK = 0.05
 # Loading makes no garbage, and the container waits for it.
 _SERVER = (
-    "import gc, sys; gc.set_threshold(50_000); sys.path.insert(0, {!r});"
+    "import gc, sys; gc.set_threshold(200_000); sys.path.insert(0, {!r});"
     " from ocickpt import pageserver; sys.exit(pageserver.main(sys.argv[1:]))"
 )
 
 
 def main(argv: list[str]) -> int:
-    """Guard the lazy restore in the directory ``argv[0]`` until all its memory has arrived."""
-    work = Path(argv[0])
-    plan: dict[str, Any] = json.loads((work / PLAN).read_text("utf-8"))
+    """Guard the lazy restore that is called ``argv[0]``, if there is to be one, until all its memory has arrived."""
     ours, theirs = socket.socketpair()
+    hears, tells = os.pipe()
+    server = subprocess.Popen(
+        [sys.executable, "-I", "-c", _SERVER.format(str(Path(__file__).parent.parent)), argv[0], str(ours.fileno())],
+        stdin=hears, stdout=subprocess.DEVNULL, pass_fds=[ours.fileno()],
+    )  # fmt: skip
+    os.close(hears)
+    for _ in ("what to read", "where to work"):
+        line = sys.stdin.buffer.readline()
+        with contextlib.suppress(BrokenPipeError):  # it has died, which is seen below
+            os.write(tells, line)
+    os.close(tells)
+    if not line:
+        server.kill()
+        server.wait()
+        return 0
+    plan: dict[str, Any] = json.loads(line)
+    work = Path(plan["work"])
     daemon = subprocess.Popen(
         ["criu", "lazy-pages", "--images-dir", str(work / "images"), "--work-dir", str(work), "--log-file", LOG, "-v1",
          "--page-server", "--ps-socket", str(theirs.fileno())],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
     )  # fmt: skip
     theirs.close()
-    server = subprocess.Popen(
-        [sys.executable, "-I", "-c", _SERVER.format(str(Path(__file__).parent.parent)), str(work), str(ours.fileno())],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=[ours.fileno()],
-    )  # fmt: skip
     reason = ""
     ended = os.pidfd_open(daemon.pid)
     while daemon.poll() is None and not reason:
@@ -120,6 +137,8 @@ def _clean(work: Path, plan: dict[str, Any], *, keep_state: bool) -> None:
     if (work / LINK).exists():
         Path((work / LINK).read_text("utf-8")).unlink(missing_ok=True)
     if (work / CONTAINER).exists() or not plan["journal"]:
+        import shutil  # takes long to load
+
         # Until here the restore's journal said whose this directory is.
         shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):  # others are in it

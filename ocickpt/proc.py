@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,27 +79,29 @@ def call(argv: Sequence[str]) -> int:
 class Background:
     """A command that runs on while this process does other things, and also if this process dies.
 
-    It gets a session of its own, so that a Ctrl-C on the terminal does not reach it, and files instead
-    of pipes, so that it is not killed by SIGPIPE when nobody reads any more.
+    It gets a session of its own, so that a Ctrl-C on the terminal does not reach it, and files without a name
+    instead of pipes, so that it is not killed by SIGPIPE when nobody reads any more.
     """
 
-    def __init__(self, argv: Sequence[str], directory: Path) -> None:
-        """Make the process; its output goes to ``stdout`` and ``stderr`` in `directory`.
+    def __init__(self, argv: Sequence[str], *, waits: bool = False) -> None:
+        """Make the process.
 
         It becomes `argv` only when `go` is called, so that its pid can be written down before it does
-        anything; if this process dies first, it ends.
+        anything; if this process dies first, it ends. One that `waits` sees to that itself: it reads a line
+        from its stdin before it does anything.
         """
         self.argv = tuple(argv)
-        self._directory = directory
+        self._output = _Output()
+        self._errors = _Output()
         try:
-            with (directory / "stdout").open("wb") as stdout, (directory / "stderr").open("wb") as stderr:
-                self._process = subprocess.Popen(
-                    ["sh", "-c", _GATE, "sh", *self.argv],
-                    stdin=subprocess.PIPE,
-                    stdout=stdout,
-                    stderr=stderr,
-                    start_new_session=True,
-                )
+            self._process = subprocess.Popen(
+                self.argv if waits else ("sh", "-c", _GATE, "sh", *self.argv),
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=self._output.fd,
+                stderr=self._errors.fd,
+                start_new_session=True,
+            )
         except FileNotFoundError as error:
             raise PrerequisiteError(
                 f"{argv[0]} is not installed", hint="`ocickpt doctor` lists what is needed"
@@ -105,16 +109,33 @@ class Background:
         except OSError as error:
             raise CommandError(f"{argv[0]} cannot be run: {error.strerror}") from error
 
-    def go(self) -> None:
-        """Let it run."""
+    def tell(self, line: str) -> None:
+        """Write a line to its stdin, before `go`; one that has died meanwhile is not told."""
         if self._process.stdin:
-            self._process.stdin.write(b"go\n")
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(line.encode() + b"\n")
+
+    def go(self, line: str = "go") -> None:
+        """Let it run; one that `waits` gets this line."""
+        self.tell(line)
+        if self._process.stdin:
             self._process.stdin.close()
+
+    def dismiss(self) -> None:
+        """End it, if it was not let run; it has ended then."""
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.stdin.close()
+            self._process.wait()
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    @property
+    def stderr(self) -> str:
+        """What it has written to stderr by now."""
+        return self._errors.text()
 
     def poll(self) -> int | None:
         """Its exit status, or None while it runs."""
@@ -122,11 +143,19 @@ class Background:
 
     def wait(self) -> Result:
         """Wait for its end."""
-        status = self._process.wait()
-        texts = [
-            (self._directory / name).read_bytes().decode("utf-8", "backslashreplace") for name in ("stdout", "stderr")
-        ]
-        return Result(self.argv, status, *texts)
+        return Result(self.argv, self._process.wait(), self._output.text(), self._errors.text())
+
+
+class _Output:
+    """What a process writes, in memory: it lives as long as one of them has it open."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("output", os.MFD_CLOEXEC)
+        weakref.finalize(self, os.close, self.fd)
+
+    def text(self) -> str:
+        """All of it that is written by now."""
+        return os.pread(self.fd, os.fstat(self.fd).st_size, 0).decode("utf-8", "backslashreplace")
 
 
 def running(*words: str) -> bool:

@@ -3,4 +3,4 @@
 import gc
 
 # A tenth of the time of loading would go by looking for garbage, of which loading makes none.
-gc.set_threshold(50_000)
+gc.set_threshold(200_000)

@@ -44,9 +44,9 @@ def command(
 ) -> None:
     """Restore a container from a checkpoint.
 
-    The container runs on where it was when REF was made. Everything is verified, and this host
-    found able to run it, before anything is made. With --name it is a copy with a name and an
-    address of its own; a checkpoint may be restored any number of times.
+    The container runs on where it was when REF was made. This host is found able to run it before
+    anything is made, and all that is read is verified before anything of it runs. With --name it is a
+    copy with a name and an address of its own; a checkpoint may be restored any number of times.
 
     Prints the id of the container. Restoring is running what somebody else left in memory: pin the
     digest (REF@sha256:…) that `ocickpt checkpoint` printed.

@@ -81,7 +81,7 @@ def compile_filter(profile: dict[str, Any], work: Path) -> bytes:
     (bundle / "config.json").write_text(json.dumps(spec), "utf-8")
     try:
         # What it makes keeps its output open, so that must not be pipes.
-        creating = proc.Background([*_crun(bundle), "create", "--bundle", str(bundle), _NAME], bundle)
+        creating = proc.Background([*_crun(bundle), "create", "--bundle", str(bundle), _NAME])
         creating.go()
         created = creating.wait()
         if created.returncode:

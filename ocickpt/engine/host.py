@@ -58,8 +58,6 @@ class Host:
     """The flags of the first CPU in /proc/cpuinfo, sorted."""
     page_size: int
     criu: str
-    runtimes: tuple[tuple[str, str], ...]
-    """Name and version of each of runc and crun that is there."""
     lsm: str
     """"selinux", "apparmor" or "none": the security module that labels processes."""
     euid: int
@@ -68,7 +66,7 @@ class Host:
 
 
 def facts() -> Host:
-    """Everything about this host; asks CRIU and the runtimes for their versions."""
+    """Everything about this host; asks CRIU for its version."""
     return Host(
         arch=arch(),
         kernel=kernel(),
@@ -76,7 +74,6 @@ def facts() -> Host:
         cpu_features=cpu_features(),
         page_size=page_size(),
         criu=criu_version(),
-        runtimes=tuple((name, found) for name in RUNTIMES if (found := runtime_version(name))),
         lsm=lsm(),
         euid=os.geteuid(),
         distribution=distribution(),

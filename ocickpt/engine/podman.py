@@ -192,6 +192,8 @@ class Roots:
     """Containers' storage."""
     volumes: Path
     """``VOLUMES/NAME/_data`` is a volume."""
+    images: tuple[Path, ...]
+    """Storage that has images, that of `graph` first; where podman did not say, there may be more."""
 
 
 def roots() -> Roots:
@@ -202,12 +204,14 @@ def roots() -> Roots:
     said = proc.run([PROGRAM, "--log-level", "debug", "volume", "exists", "ocickpt"], check=False).stderr
     found = [re.search(rf'msg="Using {what} (/[^"\\]*)"', said) for what in ("graph root", "volume path")]
     told = [match[1] for match in found if match]
+    more = re.findall(r'msg="overlay: imagestore=(/[^"\\]*)"', said)
     if len(told) != 2:
         asked = proc.run([PROGRAM, "info", "--format", "{{.Store.GraphRoot}}\n{{.Store.VolumePath}}"])
         told = asked.stdout.splitlines()
     if len(told) != 2:
         raise CommandError(f"podman info did not say where its storage is: {told}")
-    return Roots(Path(told[0]), Path(told[1]))
+    graph, volumes = map(Path, told)
+    return Roots(graph, volumes, (graph, *map(Path, more)))
 
 
 def program_path() -> str:
@@ -217,19 +221,19 @@ def program_path() -> str:
     return shutil.which(PROGRAM) or PROGRAM
 
 
-def checkpoint_command(subject: Container, export: Path, flags: Sequence[str], logs: Path) -> proc.Background:
+def checkpoint_command(subject: Container, export: Path, flags: Sequence[str]) -> proc.Background:
     """`podman container checkpoint` into the uncompressed archive `export`, a regular file.
 
     Never a FIFO: podman opens its export read-write, so it would not notice that the reader died.
     """
     argv = [PROGRAM, "container", "checkpoint", "--compress", "none", "--export", str(export), *flags, subject.id]
-    return proc.Background(argv, logs)
+    return proc.Background(argv)
 
 
-def restore_command(runtime: str, archive: Path, flags: Sequence[str], logs: Path) -> proc.Background:
+def restore_command(runtime: str, archive: Path, flags: Sequence[str]) -> proc.Background:
     """`podman container restore --import` of `archive` with the runtime of that name."""
     argv = [PROGRAM, "--runtime", runtime, "container", "restore", "--import", str(archive), *flags]
-    return proc.Background(argv, logs)
+    return proc.Background(argv)
 
 
 def restore_in_place(subject: Container) -> None:

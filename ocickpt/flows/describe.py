@@ -43,7 +43,7 @@ def describe(
         image=ImageInfo(text(config, "rootfsImageName"), text(config, "rootfsImageID"), image_digest),
         engine=Engine("podman", host.podman_version()),
         # Not asked for by the name that the archive gives: that could be the path of any program.
-        runtime=Runtime(runtime, dict(facts.runtimes).get(runtime, "")),
+        runtime=Runtime(runtime, host.runtime_version(runtime) if runtime in host.RUNTIMES else ""),
         criu=Criu(facts.criu),
         host=HostInfo(
             arch=facts.arch,

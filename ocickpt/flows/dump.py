@@ -230,7 +230,7 @@ def _run_podman(subject: podman.Container, options: CheckpointOptions, journal: 
         )
 
     with operation.operation(subject.id) as op:
-        command = podman.checkpoint_command(subject, work / EXPORT, [flag for flag, on in flags.items() if on], work)
+        command = podman.checkpoint_command(subject, work / EXPORT, [flag for flag, on in flags.items() if on])
         journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
         command.go()
         result = op.serve(command, answer)

@@ -27,6 +27,7 @@ from ocickpt.engine import criu, host, openat2, podman, storage
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError, StorageError
 from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, policy, preflight
 from ocickpt.flows.describe import volumes
+from ocickpt.flows.helpers import Helpers
 from ocickpt.flows.rebuild import Rebuilder
 from ocickpt.flows.tell import say, told
 from ocickpt.model import Kind, Silent, parse_json
@@ -100,12 +101,15 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
     host_config = config.load()
     reference = policy.pinned(wanted, host_config)
     with _work(request) as undo, closing(open_source(reference, Access())) as source:
+        helpers = _helpers(request, spec, undo)
         found = artifact.load(source, reference)
         if found.description.runtime.name != request.runtime:
             raise IncompatibleError(
                 f"the checkpoint was made under {found.description.runtime.name[:100]}, this is {request.runtime}"
             )
         here = host.facts()
+        if helpers:
+            helpers.prepare(lazy.plan(found.reference, Access(), here))
         preflight.check_host(found.description, here)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
         configuration, saved = images.saved(rebuilder)
@@ -117,14 +121,16 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
                 f"the container is made from image {image[:12]}, the checkpoint's from {before.id[:12]} ({before.name})"
             )
         rebuilder.check_space(request.work)
-        helpers = None
-        if _wants_lazy(request, spec, here):
-            plan = lazy.plan(found, Access(), here.criu, host_config.patience)
-            plan |= {"starter": os.getpid(), "kill": [*request.call, "kill", request.id, "KILL"]}
-            helpers = lazy.Helpers(request.work, plan, lambda _: None)
-        else:
+        if helpers and (trouble := lazy.unsupported(request.runtime, here)):
+            say(f"container {request.id[:12]}: {trouble}: all memory is fetched first", quiet=True)
+            helpers.dismiss()
+            helpers = None
+        if not helpers:
             source.fetch((found.manifest.config, *found.manifest.layers))
         _fill(request, rebuilder, spec, configuration, undo, lazily=bool(helpers))
+        if helpers:
+            kill = [*request.call, "kill", request.id, "KILL"]
+            helpers.start(request.work, str(found.reference), rebuilder.divided()[0], kill=kill)
         _restore(request, rebuilder, found, spec, helpers)
 
 
@@ -153,14 +159,13 @@ def _empty(place: Path) -> None:
         os.close(handle)
 
 
-def _wants_lazy(request: _Request, spec: dict[str, Any], here: host.Host) -> bool:
-    """Whether the container's memory is to follow it, and can; where it cannot that is told."""
+def _helpers(request: _Request, spec: dict[str, Any], undo: contextlib.ExitStack) -> Helpers | None:
+    """What will bring the container's memory after it, if that is wanted."""
     if (spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE_LAZY) != "true":
-        return False
-    trouble = lazy.unsupported(request.runtime, here)
-    if trouble:
-        say(f"container {request.id[:12]}: {trouble}: all memory is fetched first", quiet=True)
-    return not trouble
+        return None
+    helpers = Helpers(str(request.work))
+    undo.callback(helpers.dismiss)
+    return helpers
 
 
 def _fill(
@@ -195,11 +200,9 @@ def _restore(
     rebuilder: Rebuilder,
     found: artifact.Artifact,
     spec: dict[str, Any],
-    helpers: lazy.Helpers | None,
+    helpers: Helpers | None,
 ) -> None:
     """Restore, and confine what stands still then."""
-    if helpers:
-        helpers.start(rebuilder.divided()[0])
     shim.CREATED.mkdir(mode=0o700, parents=True, exist_ok=True)
     request.waiting.write_text(str(request.bundle), "utf-8")
     with request.restored.open("w", encoding="ascii") as file:

@@ -24,7 +24,7 @@ CHECKPOINT, RESTORE, INTERCEPT = "checkpoint", "restore", "intercept"
 UNPUBLISHED = "unpublished"
 STEPS = {
     CHECKPOINT: ("begun", "podman", "frozen", "captured", "dumped", "published"),
-    RESTORE: ("begun", "guarded", "podman", "unverified", "running", "lazy"),
+    RESTORE: ("begun", "podman", "guarded", "unverified", "running", "lazy"),
     INTERCEPT: ("begun", "frozen", "dumped", UNPUBLISHED, "published"),
 }
 """What each operation goes through, in order; `dump.py`, `restore.py` and `package.py` say what each means."""

@@ -11,25 +11,17 @@ import contextlib
 import json
 import os
 import signal
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ocickpt
-from ocickpt import guard, proc
+from ocickpt import config, guard
 from ocickpt.engine import cgroups, host, podman
-from ocickpt.errors import CommandError, UnsupportedError
-from ocickpt.flows.artifact import Artifact
+from ocickpt.errors import UnsupportedError
 from ocickpt.flows.journal import Journal, Record
 from ocickpt.flows.tell import say
 from ocickpt.memory import pageserver
-from ocickpt.store import Access
+from ocickpt.store import Access, Reference
 
-_GUARD = "import sys; sys.path.insert(0, {!r}); from ocickpt import guard; sys.exit(guard.main(sys.argv[1:]))"
-_READY = 10.0
-_URGENT = -10
 _CRUN_LAZY, _CRIU_LAZY = (1, 28), (4, 2)
 _CRIU_CONFIG = Path("/etc/criu/crun.conf")
 _CRIU_ANNOTATION = "org.criu.config"
@@ -39,70 +31,25 @@ def unsupported(runtime: str, here: host.Host) -> str:
     """Why this runtime cannot restore lazily; nothing when it can."""
     if runtime != "crun":
         return ""
-    version = dict(here.runtimes).get(runtime, "")
+    version = host.runtime_version(runtime)
     if host.numbers(version) >= _CRUN_LAZY and host.numbers(here.criu) >= _CRIU_LAZY:
         return ""
     return f"crun {version} with CRIU {here.criu} cannot restore lazily, crun 1.28 with CRIU 4.2 can"
 
 
-def plan(found: Artifact, access: Access, criu: str, patience: float) -> dict[str, Any]:
-    """What guard and page server must know; `criu` is its version here.
+def plan(reference: Reference, access: Access, here: host.Host) -> dict[str, Any]:
+    """What the page server must know to read the memory of the checkpoint at `reference`, a digest.
 
-    A registry that does not answer is asked again for `patience` seconds, while the container waits.
+    A registry that does not answer is asked again for as long as this host is configured to be patient, while
+    the container waits.
     """
     return {
-        "reference": str(found.reference),
+        "reference": str(reference),
         "authfile": str(access.authfile.absolute()) if access.authfile else "",
         "tls_verify": access.tls_verify,
-        "patience": patience,
-        "wide": pageserver.is_wide(criu),
-        "journal": [],
-        "starter": 0,
-        "kill": [],
+        "patience": config.load().patience,
+        "wide": pageserver.is_wide(here.criu),
     }
-
-
-class Helpers:
-    """The guard of one restore, and through it CRIU's daemon and the page server.
-
-    They work in the directory `work`, whose name is the key of the restore, and where CRIU's images and sparse
-    pages are below ``images`` when they are started. `began` is told of the guard before it does anything.
-    """
-
-    def __init__(self, work: Path, plan: dict[str, Any], began: Callable[[proc.Background], None]) -> None:
-        self._work = work
-        self._plan = plan
-        self._began = began
-
-    def start(self, later: int) -> None:
-        """Start them: they come up while other things are done, and have `later` bytes to bring."""
-        state = {"reference": self._plan["reference"], "state": "restoring", "later": later, "arrived": 0}
-        guard.write_state(self._work.name, **state)
-        (self._work / guard.PLAN).write_text(json.dumps(self._plan), "utf-8")
-        (self._work / "guard").mkdir()
-        code = _GUARD.format(str(Path(ocickpt.__file__).parent.parent))
-        self._process = proc.Background([sys.executable, "-I", "-c", code, str(self._work)], self._work / "guard")
-        self._began(self._process)
-        self._process.go()
-
-    @property
-    def pid(self) -> int:
-        """The guard's."""
-        return self._process.pid
-
-    def wait(self) -> None:
-        """Wait for the socket of CRIU's daemon; CommandError when it does not come up."""
-        end = time.monotonic() + _READY
-        while not (self._work / guard.SOCKET).exists():
-            if self._process.poll() is not None or time.monotonic() > end:
-                said = (self._work / "guard" / "stderr").read_text("utf-8", "backslashreplace").strip()
-                raise CommandError(f"CRIU's lazy-pages daemon did not start: {said[-300:]}")
-            time.sleep(0.002)
-
-    def give_way(self) -> None:
-        """The container runs, and memory comes as fast as the processors can: what is left to do here goes before."""
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
 
 
 def arm(runtime: str, bundle: Path, work: Path) -> dict[str, Any]:
@@ -158,7 +105,7 @@ def let_go(work: Path, subject: podman.Running, guard_pid: int) -> None:
 
 def goes_on(record: Record) -> bool:
     """Whether the helpers of a lazy restore are at work, the guard or what it started."""
-    return bool(record.guard_pid and _at_work(Path(record.work), record.podman_pid))
+    return bool(record.guard_pid and _at_work((record.work, record.key), record.podman_pid))
 
 
 def is_safe(record: Record) -> bool:
@@ -169,24 +116,28 @@ def is_safe(record: Record) -> bool:
 def stop(record: Record) -> None:
     """End the helpers of a restore that came to nothing."""
     if record.guard_pid:
-        stop_in(Path(record.work), record.podman_pid)
+        _stop((record.work, record.key), record.podman_pid)
 
 
-def stop_in(work: Path, podman_pid: int = 0) -> None:
-    """End the helpers that work in the directory `work`."""
-    for pid in _at_work(work, podman_pid):
+def stop_in(work: Path) -> None:
+    """End the helpers that work in the directory `work`, and are called by it."""
+    _stop((str(work),))
+
+
+def _stop(names: tuple[str, ...], podman_pid: int = 0) -> None:
+    for pid in _at_work(names, podman_pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    (guard.STATES / f"{work.name}.json").unlink(missing_ok=True)
+    (guard.STATES / f"{Path(names[0]).name}.json").unlink(missing_ok=True)
 
 
-def _at_work(work: Path, podman_pid: int) -> list[int]:
-    """The guard, the page server and CRIU's daemon: what has the work directory in its command line."""
-    found = []
+def _at_work(names: tuple[str, ...], podman_pid: int) -> list[int]:
+    """The guard, the page server and CRIU's daemon: what has one of `names` in its command line."""
+    found, wanted = [], {os.fsencode(name) for name in names}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
-            if os.fsencode(work) in words and int(process.name) not in (podman_pid, os.getpid()):
+            if not wanted.isdisjoint(words) and int(process.name) not in (podman_pid, os.getpid()):
                 found.append(int(process.name))
     return sorted(found)
 

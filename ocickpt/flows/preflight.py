@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from pathlib import Path
 
 from ocickpt.description import Description
-from ocickpt.engine import host, podman
+from ocickpt.engine import host, podman, storage
 from ocickpt.engine.libpod import Imported
 from ocickpt.errors import (
     ExistsError,
@@ -53,7 +51,7 @@ def check_host(description: Description, here: host.Host) -> None:
     # Any other name could be the path of a program, which asking for its version would run.
     if runtime not in host.RUNTIMES:
         raise UnsupportedError(f"the checkpoint needs the runtime {runtime[:100]!r}; only runc and crun can restore")
-    if runtime not in dict(here.runtimes):
+    if not host.program(runtime):
         raise PrerequisiteError(
             f"the checkpoint needs the runtime {runtime}, which is not here", hint=f"install {runtime}"
         )
@@ -62,29 +60,16 @@ def check_host(description: Description, here: host.Host) -> None:
         raise IncompatibleError(f"the checkpoint was made under {lsm}, this host runs {here.lsm}")
 
 
-@dataclass(frozen=True)
-class Known:
-    """What podman has here already of what would be restored."""
-
-    image: Future[podman.Image | None]
-    containers: Future[list[str]]
-
-
-def ask(pool: Executor, image_id: str, *containers: str) -> Known:
-    """Have podman asked, in `pool`, for the image and for containers of these names and ids."""
-    return Known(pool.submit(podman.image, image_id), pool.submit(podman.existing, containers))
-
-
 def check_container(
     imported: Imported,
     name: str | None,
-    known: Known,
+    roots: podman.Roots,
     *,
     ignore_volumes: bool,
     host_access: bool,
     progress: Progress,
 ) -> None:
-    """Image, name, volumes, secrets and host paths of what would be restored, with the answers to `ask`.
+    """Image, name, volumes, secrets and host paths of what would be restored here.
 
     Raises NotFoundError, ExistsError, UsageError, IncompatibleError.
     """
@@ -94,7 +79,7 @@ def check_container(
             f"the container has the volume {first!r}, which a copy under another name would share",
             hint="--ignore-volumes restores it without the volumes' content",
         )
-    for taken in known.containers.result():
+    for taken in storage.taken((name,) if name else (imported.name, imported.id), roots.graph):
         raise ExistsError(
             f"there is a container {taken!r} on this host already",
             hint="-n NAME restores under another name; `podman rm` removes the other one",
@@ -114,7 +99,7 @@ def check_container(
         if not Path(path).exists():
             raise IncompatibleError(f"the container mounts {path!r} of its host, which is not here")
     _check_access(imported, host_access, progress)
-    if not known.image.result():
+    if not storage.has_image(imported.image_id, roots.images) and not podman.image(imported.image_id):
         _pull_image(imported, progress)
 
 

@@ -3,7 +3,8 @@
 A checkpoint comes to one of two ends: podman had dumped the container, and all parts are whole, then
 the dump is kept until the next `ocickpt checkpoint` publishes it; or the container runs on as if nothing
 had been. So does a restore: the container runs, or nothing of it is left. A checkpoint that podman made by itself is
-podman's; ours of it is whole or gone. See `dump.py`, `made.py` and `unpublished.py`.
+podman's; ours of it is whole or gone. See `dump.py`, `made.py` and `unpublished.py`: what is needed to put a
+checkpoint right is loaded only where there is one, for a restore that looks first would run later for it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ocickpt.engine import podman
 from ocickpt.errors import OcickptError
-from ocickpt.flows import dump, journal, lazy, made, operation, publish, unpublished
+from ocickpt.flows import journal, lazy, made, operation
 from ocickpt.flows.journal import CHECKPOINT, INTERCEPT, Journal, Record
 from ocickpt.model import Progress
 
@@ -44,6 +45,8 @@ def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True)
         except OcickptError as error:
             progress.note(f"the interrupted {record.verb} of {record.name!r} could not be put right: {error.message}")
     if found:
+        from ocickpt.flows import publish
+
         publish.sweep()
     return finished
 
@@ -65,6 +68,8 @@ def means(container: str, subject: podman.Container | None, record: Record) -> b
 
 
 def _intercepted(orphan: Journal, progress: Progress) -> None:
+    from ocickpt.flows import unpublished
+
     try:
         unpublished.settle(orphan, progress)
     except OcickptError as error:
@@ -72,6 +77,8 @@ def _intercepted(orphan: Journal, progress: Progress) -> None:
 
 
 def _checkpoint(orphan: Journal, mine: Callable[[Record], bool], progress: Progress) -> list[Record]:
+    from ocickpt.flows import dump
+
     record = orphan.record
     if record.step == "published":
         if not mine(record):

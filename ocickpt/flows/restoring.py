@@ -1,8 +1,8 @@
 """An artifact becomes the running container it was made from, or a copy of it.
 
 begun       the journal is written: what this restore will make
-guarded     a lazy restore only: what brings the memory later is there, and waits
 podman      podman is at work; the shim asks before the runtime restores
+guarded     a lazy restore only: what brings the memory later is at work, too
 unverified  podman has returned: the container runs, nobody knows yet whether it is confined
 running     it is confined as it was
 """
@@ -10,7 +10,6 @@ running     it is confined as it was
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
@@ -19,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ocickpt import config, proc, shim
+from ocickpt import proc, shim
 from ocickpt.description import Description
-from ocickpt.engine import criu, crun, host, libpod, podman
+from ocickpt.engine import criu, crun, libpod, libtar, podman
 from ocickpt.errors import (
     CommandError,
     ExistsError,
@@ -34,6 +33,7 @@ from ocickpt.errors import (
 from ocickpt.flows import artifact, confine, images, lazy, made, operation, preflight, recover, setup
 from ocickpt.flows import contents as parts
 from ocickpt.flows.bundle import make_mount_points
+from ocickpt.flows.helpers import Helpers
 from ocickpt.flows.journal import RESTORE, Journal, Record
 from ocickpt.flows.rebuild import Rebuilder
 from ocickpt.flows.restore import Aside, Restored, RestoreOptions
@@ -54,7 +54,12 @@ def restore(
 
     finished = recover.recover(progress, mine)
     with closing(open_source(reference, access)) as source:
-        found = artifact.load(source, reference)
+        aside.pool.submit(libtar.load)  # while the registry answers
+        descriptor, manifest = artifact.resolve(source, reference)
+        if aside.helpers:
+            pinned = reference.with_digest(descriptor.digest)
+            aside.helpers.result().prepare(lazy.plan(pinned, access, aside.facts.result()))
+        found = artifact.unchecked(source, reference, descriptor, manifest)
         name = options.name or found.description.container.name
         for record in finished:
             # This very restore had been interrupted when all but saying so was done.
@@ -62,9 +67,9 @@ def restore(
                 return Restored(record.container, name, record.reference, found.descriptor.digest)
         rebuilder, imported, verify = _check(found, source, options, progress, aside)
         with operation.undisturbed():
-            journal = Journal.begin(_record(found, imported, options, aside.roots.result()))
+            journal = Journal.begin(_record(found, imported, options, aside))
         try:
-            follow = _helpers(journal, found, access, aside.facts.result(), progress) if options.lazy else None
+            follow = _helpers(imported.runtime, aside, progress)
             subject = _Restore(found, rebuilder, imported, verify, options, journal, progress, aside, follow).run()
         except KeyboardInterrupt:
             with operation.undisturbed():
@@ -73,7 +78,7 @@ def restore(
             raise
         except BaseException:
             with operation.undisturbed():
-                made.take_back(journal, failed=journal.record.step == "podman")
+                made.take_back(journal, failed=journal.record.step in ("podman", "guarded"))
             raise
         with operation.undisturbed():
             made.resume_healthcheck(subject.id, imported.health_interval, progress)
@@ -86,8 +91,6 @@ def _check(
 ) -> tuple[Rebuilder, libpod.Imported, Callable[[], None]]:
     """Find out whether it can be restored here, before anything is made; and what is to be verified before it runs."""
     told = found.description
-    container = (options.name,) if options.name else (told.container.name, told.container.id)
-    known = preflight.ask(aside.pool, told.image.id, *container)
     rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
     preflight.check_host(told, aside.facts.result())
     roots = aside.roots.result()
@@ -96,13 +99,19 @@ def _check(
     preflight.check_container(
         imported,
         options.name,
-        known,
+        roots,
         ignore_volumes=options.ignore_volumes,
         host_access=options.host_access,
         progress=progress,
     )
     rebuilder.check_space(roots.graph)
-    return rebuilder, imported, partial(images.verify, rebuilder, config, spec, told)
+    return rebuilder, imported, partial(_verify, rebuilder, config, spec, told)
+
+
+def _verify(rebuilder: Rebuilder, config: dict[str, Any], spec: dict[str, Any], told: Description) -> None:
+    """What takes as long as podman takes to come up."""
+    told.check()
+    images.verify(rebuilder, config, spec, told)
 
 
 def _import(config: dict[str, Any], spec: dict[str, Any], told: Description, roots: podman.Roots) -> libpod.Imported:
@@ -118,39 +127,31 @@ def _import(config: dict[str, Any], spec: dict[str, Any], told: Description, roo
     return imported
 
 
-def _record(
-    found: artifact.Artifact, imported: libpod.Imported, options: RestoreOptions, roots: podman.Roots
-) -> Record:
+def _record(found: artifact.Artifact, imported: libpod.Imported, options: RestoreOptions, aside: Aside) -> Record:
     """What this restore will make, so that it can be taken back."""
-    key, name = secrets.token_hex(16), options.name or imported.name
+    name = options.name or imported.name
     return Record(
         RESTORE,
-        key,
+        aside.key,
         "" if options.name else imported.id,
         name,
         str(found.reference),
-        work=str(roots.graph / "ocickpt" / key),
+        work=str(aside.work),
         runtime=imported.runtime,
         volumes=() if options.ignore_volumes else tuple(imported.volumes),
         health_interval=imported.health_interval,
-        created_by=("ocickpt", "restore", "--name", name, str(found.reference), f"# {key}"),
+        created_by=("ocickpt", "restore", "--name", name, str(found.reference), f"# {aside.key}"),
     )
 
 
-def _helpers(
-    journal: Journal, found: artifact.Artifact, access: Access, here: host.Host, progress: Progress
-) -> lazy.Helpers | None:
-    """What will bring the memory later; nothing where that cannot be, which is told."""
-
-    def began(process: proc.Background) -> None:
-        journal.step("guarded", guard_pid=process.pid, guard_start=proc.start_time(process.pid) or 0)
-
-    if trouble := lazy.unsupported(journal.record.runtime, here):
+def _helpers(runtime: str, aside: Aside, progress: Progress) -> Helpers | None:
+    """What will bring the memory later, if it is to; nothing where that cannot be, which is told."""
+    if not aside.helpers:
+        return None
+    if trouble := lazy.unsupported(runtime, aside.facts.result()):
         progress.note(f"{trouble}: all memory is fetched first")
         return None
-    plan = lazy.plan(found, access, here.criu, config.load().patience)
-    plan["journal"] = [str(path) for path in journal.paths()]
-    return lazy.Helpers(Path(journal.record.work), plan, began)
+    return aside.helpers.result()
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class _Restore:
     journal: Journal
     progress: Progress
     aside: Aside
-    follow: lazy.Helpers | None
+    follow: Helpers | None
     """What brings the memory later; without, it is all there when the container runs."""
 
     @property
@@ -202,9 +203,8 @@ class _Restore:
         rebuilder.expect(Kind.STATE, Kind.ROOTFS, Kind.VOLUME, *(() if self.follow else (Kind.MEMORY,)))
         members[f"checkpoint/{shim.MARKER}"] = self.journal.record.key.encode()
         (work / "pages").mkdir()
-        rebuilder.pages(work / "pages", lazy=bool(self.follow))
-        if self.follow:
-            self._start(self.follow)
+        if not self.follow:
+            rebuilder.pages(work / "pages")
         rebuilder.skeleton(work / made.IMPORT, members, work)
         return ["--ignore-volumes"]
 
@@ -226,26 +226,30 @@ class _Restore:
         rebuilder.whole(archive, members, self.work, rootfs=with_rootfs, volumes=with_volumes)
         return [] if with_volumes else ["--ignore-volumes"]
 
-    def _start(self, follow: lazy.Helpers) -> None:
-        """Start the helpers, with images of their own: podman's are not there yet."""
+    def _start(self, follow: Helpers) -> None:
+        """Write what memory must be there first, and start the helpers, with images of their own."""
         work = self.work
+        self.rebuilder.pages(work / "pages", lazy=True)
         later, first = self.rebuilder.divided()
         self.progress.note(f"{first / 1e6:.1f} MB of memory are fetched first, {later / 1e6:.1f} MB follow")
         (work / "images").mkdir()
         self.rebuilder.images(work / "images")
         for pages in (work / "pages").iterdir():
             os.link(pages, work / "images" / pages.name)
-        follow.start(later)
+        self.journal.step("guarded", guard_pid=follow.pid, guard_start=proc.start_time(follow.pid) or 0)
+        follow.start(work, str(self.found.reference), later, journal=self.journal.paths())
 
     def _podman(self, flags: list[str]) -> podman.Running:
         """Have podman restore it; the container, which nobody knows yet to be confined."""
         journal, name = self.journal, self.journal.record.name
         told: dict[str, Any] = {}
         with operation.operation(journal.record.key) as op:
-            command = podman.restore_command(self.imported.runtime, self.work / made.IMPORT, flags, self.work)
+            command = podman.restore_command(self.imported.runtime, self.work / made.IMPORT, flags)
             journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
             self.progress.stage("restoring")
             command.go()
+            if self.follow:
+                self._start(self.follow)  # podman comes up meanwhile, and then the shim waits for it
             verified = self.aside.pool.submit(self.verify)
             result = op.serve(command, lambda message: self._answer(message, told, verified))
         if self.follow:

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,12 @@ class Bench:
 
     root: Path
     container: subprocess.Popen[bytes]
+    served: list[proc.Result] = field(default_factory=list)
+
+    @property
+    def said(self) -> proc.Result:
+        """What the shim that was served last had to say."""
+        return self.served[-1]
 
     @property
     def runtime(self) -> Path:
@@ -103,9 +109,12 @@ class Bench:
     def serve(self, handle: Callable[[dict[str, Any]], Answer], *arguments: str, key: str = ID) -> proc.Result:
         """Call the shim as podman does for a flow, and be that flow."""
         with operation(key) as waiting:
-            command = proc.Background(self.argv(*arguments), self.root)
+            command = proc.Background(self.argv(*arguments))
             command.go()
-            return waiting.serve(command, handle)
+            try:
+                return waiting.serve(command, handle)
+            finally:
+                self.served.append(command.wait())
 
     def tell(self, verb: str, script: str) -> None:
         """Have the runtime run a script when it is called with `verb`."""

@@ -120,7 +120,7 @@ def test_what_only_looks_like_a_flow(bench: Bench, what: str) -> None:
 def test_somebody_elses_checkpoint_is_not_taken_apart(bench: Bench) -> None:
     """Their podman came to the container's lock before the flow's: what it exports is whole."""
     with operation(ID) as waiting:
-        command = proc.Background(bench.argv(*bench.checkpoint(), asked=False), bench.root)
+        command = proc.Background(bench.argv(*bench.checkpoint(), asked=False))
         command.go()
         assert waiting.serve(command, _refusing).returncode == 0
     assert [call.argv for call in bench.calls()] == [bench.checkpoint()]
@@ -196,7 +196,7 @@ def test_without_a_plan_the_container_runs_on(bench: Bench, how: str) -> None:
     if how == "refuses":
         with pytest.raises(StorageError, match="no room"):
             bench.serve(_refusing, *bench.checkpoint("--leave-running"))
-        assert (bench.root / "stderr").read_text() == "ocickpt: no room\n"
+        assert bench.said.stderr == "ocickpt: no room\n"
     else:
         flow = Dying(0, {}) if how == "dies" else Dying(1, {"what": 1})
         done = bench.call(*bench.checkpoint())
@@ -275,7 +275,7 @@ def test_a_capture_that_fails(bench: Bench, running: bool, what: str) -> None:
     assert bench.verbs() == ["pause", *(["checkpoint"] if what == "no place for pages" else []), "resume"]
     assert bench.lives()
     assert bench.has_nothing()
-    assert (bench.root / "stdout").read_text() == "said by the runtime\n" * len(bench.calls())
+    assert bench.said.stdout == "said by the runtime\n" * len(bench.calls())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -335,7 +335,7 @@ def test_a_restore_that_must_not_be(bench: Bench, how: str) -> None:
 
         with pytest.raises(StorageError, match=r"no room|No space left"):
             bench.serve(flow, *bench.restore(), key=KEY)
-        stderr = (bench.root / "stderr").read_text()
+        stderr = bench.said.stderr
         assert "no room" in stderr or "No space left" in stderr
     else:
         dying = {"dies": (0, {}), "talks nonsense": (1, {"ok": 0})}.get(how)
@@ -361,7 +361,7 @@ def test_ctrl_c_while_podman_waits_for_an_answer(bench: Bench, verb: str) -> Non
     arguments = bench.checkpoint() if verb == "checkpoint" else bench.restore()
     with pytest.raises(KeyboardInterrupt):
         bench.serve(flow, *arguments, key=ID if verb == "checkpoint" else KEY)
-    assert (bench.root / "stderr").read_text() == "ocickpt: interrupted\n"
+    assert bench.said.stderr == "ocickpt: interrupted\n"
     assert bench.calls() == []
 
 
@@ -404,7 +404,7 @@ def test_what_no_shim_says(bench: Bench, sent: bytes) -> None:
         talking = threading.Thread(target=talk)
         talking.start()
         wait = ["sh", "-c", f'while [ ! -e "{bench.root}/go" ]; do sleep 0.01; done; exec "$@"', "sh"]
-        command = proc.Background([*wait, *bench.argv(*bench.checkpoint())], bench.root)
+        command = proc.Background([*wait, *bench.argv(*bench.checkpoint())])
         command.go()
 
         def release() -> None:

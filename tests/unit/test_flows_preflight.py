@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ocickpt.description import Criu, Description, Runtime
-from ocickpt.engine import podman
+from ocickpt.engine import host, podman, storage
 from ocickpt.engine.host import Host
 from ocickpt.engine.libpod import Imported
 from ocickpt.errors import (
@@ -35,7 +35,6 @@ HERE = Host(
     cpu_features=("avx2", "hypervisor", "sse4_2"),
     page_size=4096,
     criu="4.2.1",
-    runtimes=(("runc", "1.3.6"), ("crun", "1.28")),
     lsm="none",
     euid=0,
     distribution="debian 13",
@@ -56,9 +55,9 @@ IMPORTED = Imported(
 )
 
 
-def of(**host: Any) -> Description:
+def of(**changes: Any) -> Description:
     """A checkpoint of another host."""
-    return dataclasses.replace(FULL, host=dataclasses.replace(FULL.host, **host))
+    return dataclasses.replace(FULL, host=dataclasses.replace(FULL.host, **changes))
 
 
 def security(images_lsm: str) -> Description:
@@ -66,8 +65,9 @@ def security(images_lsm: str) -> Description:
 
 
 @pytest.fixture(autouse=True)
-def _root(monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(host, "program", lambda name: {"runc": "/usr/bin/runc", "crun": "/usr/bin/crun"}[name])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,6 @@ def test_a_host_that_will_do(description: Description, here: Host) -> None:
         (of(cpu_features=("avx512f", "amx_tile")), HERE, IncompatibleError, "amx_tile, avx512f"),
         (dataclasses.replace(FULL, criu=Criu("4.3")), HERE, IncompatibleError, "CRIU 4.3, this host has 4.2.1"),
         (FULL, dataclasses.replace(HERE, criu="3.17.1"), IncompatibleError, "this host has 3.17.1"),
-        (FULL, dataclasses.replace(HERE, runtimes=(("runc", "1"),)), PrerequisiteError, "crun, which is not here"),
         (dataclasses.replace(FULL, runtime=Runtime("/tmp/x", "1")), HERE, UnsupportedError, "only runc and crun"),
         (dataclasses.replace(FULL, runtime=Runtime("", "")), HERE, UnsupportedError, "only runc and crun"),
         (security("selinux"), dataclasses.replace(HERE, lsm="apparmor"), IncompatibleError, "runs apparmor"),
@@ -109,6 +108,13 @@ def test_a_host_that_will_do(description: Description, here: Host) -> None:
 def test_a_host_that_will_not(description: Description, here: Host, kind: type[OcickptError], reason: str) -> None:
     with pytest.raises(kind, match=reason):
         preflight.check_host(description, here)
+
+
+def test_a_runtime_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "program", lambda name: "/usr/bin/runc" if name == "runc" else "")
+    preflight.check_host(dataclasses.replace(FULL, runtime=Runtime("runc", "1.1")), HERE)
+    with pytest.raises(PrerequisiteError, match="crun, which is not here"):
+        preflight.check_host(FULL, HERE)
 
 
 def test_whoever_is_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,22 +135,45 @@ class Notes(Silent):
 
 
 class Podman:
-    """A podman with these containers, volumes, secrets and images; an image of a registry comes when it is pulled."""
+    """A podman with these containers, volumes, secrets and images; an image of a registry comes when it is pulled.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    `stored` is the image that it has in its own storage, below `graph`.
+    """
+
+    def __init__(self, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.graph = graph
         self.containers: set[str] = set()
+        self.stored = ""
+        self.asked: list[str] = []
         self.volumes: set[str] = set()
         self.secrets: set[str] = set()
         self.images = {IMPORTED.image_id}
         self.pulls: dict[str, str] = {}
         self.pulled: list[str] = []
-        monkeypatch.setattr(podman, "existing", lambda names: [name for name in names if name in self.containers])
         monkeypatch.setattr(podman, "volume_exists", self.volumes.__contains__)
         monkeypatch.setattr(podman, "secret_exists", self.secrets.__contains__)
-        monkeypatch.setattr(
-            podman, "image", lambda name: podman.Image(name, "", (), ()) if name in self.images else None
-        )
+        monkeypatch.setattr(podman, "image", self._image)
         monkeypatch.setattr(podman, "pull", self._pull)
+
+    @property
+    def roots(self) -> podman.Roots:
+        """Where its storage is, with what is in it by now."""
+        listed = [
+            {"id": each} if len(each) == 64 else {"id": "9" * 64, "names": ["more", each]}
+            for each in sorted(self.containers)
+        ]
+        for name, content in (
+            ("overlay-images/images.json", [{"id": self.stored}]),
+            ("overlay-containers/containers.json", listed[1:]),
+            ("overlay-containers/volatile-containers.json", listed[:1]),
+        ):
+            (self.graph / name).parent.mkdir(exist_ok=True)
+            (self.graph / name).write_text(json.dumps(content))
+        return podman.Roots(self.graph, self.graph / "volumes", (self.graph / "none", self.graph))
+
+    def _image(self, name: str) -> podman.Image | None:
+        self.asked.append(name)
+        return podman.Image(name, "", (), ()) if name in self.images else None
 
     def _pull(self, name: str) -> bool:
         self.pulled.append(name)
@@ -155,26 +184,25 @@ class Podman:
 
 
 @pytest.fixture
-def there(monkeypatch: pytest.MonkeyPatch) -> Podman:
-    return Podman(monkeypatch)
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Podman:
+    (tmp_path / "graph").mkdir()
+    return Podman(tmp_path / "graph", monkeypatch)
 
 
 def check(
-    name: str | None = None, *, ignore_volumes: bool = False, host_access: bool = False, **changes: Any
+    there: Podman, name: str | None = None, *, ignore_volumes: bool = False, host_access: bool = False, **changes: Any
 ) -> list[str]:
     watch = Notes()
     imported = dataclasses.replace(IMPORTED, **changes)
-    with ThreadPoolExecutor() as pool:
-        known = preflight.ask(pool, imported.image_id, *([name] if name else [imported.name, imported.id]))
-        preflight.check_container(
-            imported, name, known, ignore_volumes=ignore_volumes, host_access=host_access, progress=watch
-        )
+    preflight.check_container(
+        imported, name, there.roots, ignore_volumes=ignore_volumes, host_access=host_access, progress=watch
+    )
     return watch.notes
 
 
 def test_nothing_in_the_way(there: Podman) -> None:
-    assert check() == []
-    assert check("copy") == []
+    assert check(there) == []
+    assert check(there, "copy") == []
     assert there.pulled == []
 
 
@@ -182,43 +210,43 @@ def test_nothing_in_the_way(there: Podman) -> None:
 def test_a_name_or_id_that_is_taken(there: Podman, taken: str) -> None:
     there.containers.add(taken)
     with pytest.raises(ExistsError, match=f"there is a container '{taken}'"):
-        check()
-    check("copy")
+        check(there)
+    check(there, "copy")
     there.containers.add("copy")
     with pytest.raises(ExistsError, match="there is a container 'copy'"):
-        check("copy")
+        check(there, "copy")
 
 
 def test_volumes(there: Podman) -> None:
     volumes = {"data": "/v/data/_data", "more": "/v/more/_data"}
-    check(volumes=volumes)
+    check(there, volumes=volumes)
     with pytest.raises(UsageError, match="has the volume 'data'") as raised:
-        check("copy", volumes=volumes)
+        check(there, "copy", volumes=volumes)
     assert "--ignore-volumes" in raised.value.hint
-    check("copy", volumes=volumes, ignore_volumes=True)
+    check(there, "copy", volumes=volumes, ignore_volumes=True)
     there.volumes.add("more")
     with pytest.raises(ExistsError, match="there is a volume 'more'"):
-        check(volumes=volumes)
-    check(volumes=volumes, ignore_volumes=True)
+        check(there, volumes=volumes)
+    check(there, volumes=volumes, ignore_volumes=True)
 
 
 def test_secrets(there: Podman) -> None:
     with pytest.raises(NotFoundError, match="podman secret 'password'") as raised:
-        check(secrets=("password",))
+        check(there, secrets=("password",))
     assert "podman secret create" in raised.value.hint
     there.secrets.add("password")
-    assert check(secrets=("password",)) == ["the container gets secrets of this host: password"]
+    assert check(there, secrets=("password",)) == ["the container gets secrets of this host: password"]
 
 
 def test_paths_of_the_host(there: Podman, tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
     with pytest.raises(IncompatibleError, match=gone):
-        check(host_paths=(str(tmp_path), gone), host_access=True)
+        check(there, host_paths=(str(tmp_path), gone), host_access=True)
     assert not Path(gone).exists()
     with pytest.raises(PrerequisiteError, match=str(tmp_path)) as raised:
-        check(host_paths=(str(tmp_path),))
+        check(there, host_paths=(str(tmp_path),))
     assert "--host-access" in raised.value.hint
-    assert check(host_paths=(str(tmp_path),), host_access=True) == [
+    assert check(there, host_paths=(str(tmp_path),), host_access=True) == [
         f"the container gets of this host: the directory {tmp_path}"
     ]
 
@@ -226,27 +254,45 @@ def test_paths_of_the_host(there: Podman, tmp_path: Path) -> None:
 def test_what_it_gets_is_the_users_to_give(there: Podman) -> None:
     access = ("the pid namespace", "/dev/fuse")
     with pytest.raises(PrerequisiteError, match="the pid namespace, /dev/fuse"):
-        check(access=access)
-    assert check(access=access, host_access=True) == ["the container gets of this host: the pid namespace, /dev/fuse"]
+        check(there, access=access)
+    assert check(there, access=access, host_access=True) == [
+        "the container gets of this host: the pid namespace, /dev/fuse"
+    ]
 
 
 def test_an_image_that_is_not_here(there: Podman) -> None:
     there.images.clear()
     with pytest.raises(NotFoundError, match="is not on this host") as raised:
-        check()
+        check(there)
     assert "podman pull" in raised.value.hint
     there.pulls[IMPORTED.image_name] = "e" * 64
     with pytest.raises(IncompatibleError, match="is another image by now"):
-        check()
+        check(there)
     there.pulls[IMPORTED.image_name] = IMPORTED.image_id
-    assert check() == []
+    assert check(there) == []
     assert there.pulled == [IMPORTED.image_name] * 3
+
+
+def test_an_image_in_storage_is_not_asked_for(there: Podman) -> None:
+    check(there)
+    assert there.asked == [IMPORTED.image_id]
+    there.stored = IMPORTED.image_id
+    check(there)
+    assert there.asked == [IMPORTED.image_id]
+
+
+def test_storage_that_cannot_be_read_is_left_to_podman(there: Podman) -> None:
+    roots = there.roots
+    (there.graph / "overlay-images/images.json").write_text("{")
+    (there.graph / "overlay-containers/containers.json").unlink()
+    assert not storage.has_image(IMPORTED.image_id, roots.images)
+    assert storage.taken((IMPORTED.name,), roots.graph) == []
 
 
 def test_an_image_of_another_host_alone_is_not_asked_for(there: Podman) -> None:
     there.images.clear()
     with pytest.raises(NotFoundError, match="localhost/web:1"):
-        check(image_name="localhost/web:1")
+        check(there, image_name="localhost/web:1")
     assert there.pulled == []
 
 
@@ -255,5 +301,5 @@ def test_an_image_is_pulled_last(there: Podman) -> None:
     there.images.clear()
     there.volumes.add("data")
     with pytest.raises(ExistsError):
-        check(volumes={"data": "/v/data/_data"})
+        check(there, volumes={"data": "/v/data/_data"})
     assert there.pulled == []

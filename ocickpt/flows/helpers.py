@@ -1,0 +1,77 @@
+"""The processes that bring a container's memory while it runs: a guard, and under it CRIU's daemon and a page server.
+
+Importing this costs little: they are started before anything else of a restore is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ocickpt
+from ocickpt import guard, proc
+from ocickpt.errors import CommandError
+
+_GUARD = "import sys; sys.path.insert(0, {!r}); from ocickpt import guard; sys.exit(guard.main(sys.argv[1:]))"
+_READY = 10.0
+_URGENT = -10
+
+
+class Helpers:
+    """The helpers of one restore, which have its `name` in their command lines.
+
+    They come up while it is found out whether there will be a restore, and touch nothing before `start`.
+    """
+
+    def __init__(self, name: str) -> None:
+        code = _GUARD.format(str(Path(ocickpt.__file__).parent.parent))
+        self._process = proc.Background([sys.executable, "-I", "-c", code, name], waits=True)
+        self._work = Path()
+
+    @property
+    def pid(self) -> int:
+        """The guard's."""
+        return self._process.pid
+
+    def prepare(self, plan: dict[str, Any]) -> None:
+        """Let them read what they need of the checkpoint (see `lazy.plan`)."""
+        self._process.tell(json.dumps(plan))
+
+    def start(
+        self, work: Path, reference: str, later: int, *, journal: Iterable[Path] = (), kill: Sequence[str] = ()
+    ) -> None:
+        """There is a restore, and `later` bytes are to be brought; CRIU's images and sparse pages are in ``images``.
+
+        The restore's directory `work` is theirs to remove from now on, and so are the files of its `journal`.
+        Without one they end when this process does, before it has said which container it made. `kill` is the
+        command that kills that; without, podman does.
+        """
+        self._work = work
+        guard.write_state(work.name, reference=reference, state="restoring", later=later, arrived=0)
+        paths = [str(path) for path in journal]
+        starter = 0 if paths else os.getpid()
+        self._process.go(json.dumps({"work": str(work), "journal": paths, "starter": starter, "kill": list(kill)}))
+
+    def dismiss(self) -> None:
+        """End them, if they were not started."""
+        self._process.dismiss()
+
+    def wait(self) -> None:
+        """Wait for the socket of CRIU's daemon; CommandError when it does not come up."""
+        end = time.monotonic() + _READY
+        while not (self._work / guard.SOCKET).exists():
+            if self._process.poll() is not None or time.monotonic() > end:
+                said = self._process.stderr.strip()
+                raise CommandError(f"CRIU's lazy-pages daemon did not start: {said[-300:]}")
+            time.sleep(0.002)
+
+    def give_way(self) -> None:
+        """The container runs, and memory comes as fast as the processors can: what is left to do here goes before."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, _URGENT)
