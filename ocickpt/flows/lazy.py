@@ -108,6 +108,11 @@ def goes_on(record: Record) -> bool:
     return bool(record.guard_pid and _at_work((record.work, record.key), record.podman_pid))
 
 
+def was_let_go(record: Record) -> bool:
+    """Whether the guard knows its container: whoever died at the step "lazy" may not have come to tell it."""
+    return (Path(record.work) / guard.CONTAINER).exists()
+
+
 def is_safe(record: Record) -> bool:
     """Whether the memory of a restored container is there, or still follows."""
     return not record.guard_pid or goes_on(record) or (Path(record.work) / guard.COMPLETE).exists()

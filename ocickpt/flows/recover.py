@@ -31,7 +31,7 @@ def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True)
     finished, found = [], False
     for orphan in journal.orphans():
         record = orphan.record
-        if record.step == "lazy" and lazy.goes_on(record):
+        if record.step == "lazy" and lazy.goes_on(record) and lazy.was_let_go(record):
             continue
         if record.verb == INTERCEPT:
             _intercepted(orphan, progress)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 
+from ocickpt.flows.journal import RESTORE, STEPS
 from tests.e2e.conftest import Host, fast_again, flip_a_bit, manifest_of, states, until_arrived
 
 
@@ -72,6 +74,25 @@ def test_removed_in_the_middle(hosts: tuple[Host, Host], saved: str, ref: str, s
     b.run("podman", "rm", "--force", "--time", "0", "web")
     until_arrived(b)
     assert b.leftovers() == []
+
+
+def test_ocickpt_is_killed(hosts: tuple[Host, Host], saved: str, ref: str) -> None:
+    """At every step, and at moments before there is any: the same command makes it whole."""
+    _, b = hosts
+    steps = [f"restore.{step}" for step in STEPS[RESTORE]]
+    for point in (*(moment for step in steps for moment in (f"{step}.before", step)), 0.1, 0.15, 0.2, 0.25, 0.3):
+        if isinstance(point, float):
+            dying = ["timeout", "--foreground", "-s", "KILL", str(point), "ocickpt"]
+        else:
+            dying = ["env", f"OCICKPT_FAILPOINT={point}", "ocickpt"]
+        died = b.run(*dying, "restore", "--quiet", "--lazy", ref, check=False)
+        assert died.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), f"{point} was not reached: {died.stderr}"
+        b.ocickpt("restore", "--quiet", "--lazy", ref)
+        assert b.ask("web", "/hash") == saved, point
+        until_arrived(b)
+        assert b.traces() == [], point
+        b.run("podman", "rm", "--force", "--time", "0", "web")
+        assert b.leftovers() == [], point
 
 
 def test_the_page_server_is_killed(hosts: tuple[Host, Host], saved: str, ref: str, slow_registry: Host) -> None:
