@@ -150,6 +150,7 @@ def _helpers(runtime: str, aside: Aside, progress: Progress) -> Helpers | None:
         return None
     if trouble := lazy.unsupported(runtime, aside.facts.result()):
         progress.note(f"{trouble}: all memory is fetched first")
+        aside.helpers.result().dismiss()
         return None
     return aside.helpers.result()
 
