@@ -11,8 +11,9 @@ told by lines of JSON on their stdin. The first is for the page server: what it 
 is a restore, and where its work directory is; where it does not come, nothing was touched, and they end.
 
 In the work directory the restore writes `CONTAINER` once podman has made it, and `LINK`: where CRIU looks for the
-daemon's socket. What `ocickpt status` shows is a file under `STATES`; it is gone when all memory is there, and stays
-when the container had to be killed.
+daemon's socket. The guard writes `COMPLETE` or `FAILED` there. Whoever writes the later of `CONTAINER` and `FAILED`
+sees the other: then the guard kills the container, or the restore takes it back. What `ocickpt status` shows is a file
+under `STATES`; it is gone when all memory is there, and stays when the container had to be killed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONTAINER, LINK, LOG = "container", "link", "lazy-pages.log"
-COMPLETE = "complete"
+COMPLETE, FAILED = "complete", "failed"
 SOCKET = "lazy-pages.socket"
 STATES = Path("/run/ocickpt/lazy")
 _TICK = 0.05
@@ -116,11 +117,12 @@ def _is_forsaken(work: Path, plan: dict[str, Any]) -> bool:
 
 def _kill(work: Path, plan: dict[str, Any], reason: str) -> bool:
     """Kill the container that would otherwise see zeros, and say so. False when there is none that runs."""
+    (work / FAILED).write_text(reason, "utf-8")
     command = plan["kill"]
     if not command and (work / CONTAINER).exists():
         command = ["podman", "kill", "--signal", "KILL", (work / CONTAINER).read_text("ascii").strip()]
     if not command:
-        # podman is still making it, and will fail by itself.
+        # podman is still making it, and will fail by itself, or the restore will see to it.
         return False
     write_state(work.name, error=reason)  # a checkpoint that waits for the memory holds the lock that podman needs
     told = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)

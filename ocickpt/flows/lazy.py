@@ -113,9 +113,14 @@ def was_let_go(record: Record) -> bool:
     return (Path(record.work) / guard.CONTAINER).exists()
 
 
-def is_safe(record: Record) -> bool:
-    """Whether the memory of a restored container is there, or still follows."""
-    return not record.guard_pid or goes_on(record) or (Path(record.work) / guard.COMPLETE).exists()
+def failure(record: Record) -> str:
+    """Why the memory of a restored container is neither there nor follows; nothing when all is well."""
+    alive, work = goes_on(record), Path(record.work)
+    if not record.guard_pid or not work.exists() or (work / guard.COMPLETE).exists():
+        return ""  # a guard that has removed the directory knew the container, and answered for it
+    if (work / guard.FAILED).exists():
+        return (work / guard.FAILED).read_text("utf-8")
+    return "" if alive else "what brings its memory was killed"
 
 
 def stop(record: Record) -> None:

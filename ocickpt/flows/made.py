@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ocickpt.engine import archive, podman
-from ocickpt.errors import IntegrityError, NotFoundError, OcickptError
+from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError
 from ocickpt.flows import confine, lazy, operation
 from ocickpt.flows import contents as parts
 from ocickpt.flows.journal import Journal, Record
@@ -33,7 +33,7 @@ def settle(journal: Journal, progress: Progress, *, keep: bool = False) -> podma
     operation.end(record)
     container = _find(record)
     known = record.step in COMPLETE
-    if container is None or not (known or (_is_whole(container) and lazy.is_safe(record))):
+    if container is None or not (known or (_is_whole(container) and not lazy.failure(record))):
         take_back(journal)
         return None
     if not known and container.status == "running":
@@ -131,6 +131,21 @@ def end(journal: Journal, container: podman.Running) -> None:
     if lazy.goes_on(journal.record):
         lazy.settle(journal, container)
     else:
+        _forget(journal)
+
+
+def finish(journal: Journal, container: podman.Running) -> None:
+    """As `end`, for who has restored it.
+
+    CommandError, and nothing of it is left, when its memory does not follow after all.
+    """
+    follows = lazy.goes_on(journal.record)
+    if follows:
+        lazy.settle(journal, container)
+    if trouble := lazy.failure(journal.record):
+        take_back(journal)
+        raise CommandError(f"the memory of container {container.name!r} cannot be completed: {trouble}")
+    if not follows:
         _forget(journal)
 
 

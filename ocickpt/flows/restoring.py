@@ -82,7 +82,7 @@ def restore(
             raise
         with operation.undisturbed():
             made.resume_healthcheck(subject.id, imported.health_interval, progress)
-            made.end(journal, subject)
+            made.finish(journal, subject)
     return Restored(subject.id, name, str(found.reference), found.descriptor.digest)
 
 

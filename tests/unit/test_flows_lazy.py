@@ -1,0 +1,74 @@
+"""When the memory of a restored container does not follow after all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ocickpt import guard
+from ocickpt.engine import podman
+from ocickpt.errors import CommandError
+from ocickpt.flows import lazy, made
+from ocickpt.flows.journal import RESTORE, Journal, Record
+
+KEY = "ab" * 16
+RUNNING = podman.Running("c" * 64, "web", "runc", Path("/bundle"), 7, 8)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    work = tmp_path / KEY
+    work.mkdir()
+    return Record(RESTORE, KEY, RUNNING.id, RUNNING.name, "reg:5000/web:1", work=str(work), guard_pid=1)
+
+
+@pytest.fixture
+def helpers(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
+    state = {"alive": True}
+    monkeypatch.setattr(lazy, "goes_on", lambda _record: state["alive"])
+    return state
+
+
+def test_what_there_is_to_say(record: Record, helpers: dict[str, bool]) -> None:
+    work = Path(record.work)
+    assert lazy.failure(record) == ""
+    helpers["alive"] = False
+    assert lazy.failure(record) == "what brings its memory was killed"
+    (work / guard.FAILED).write_text("the page server died")
+    assert lazy.failure(record) == "the page server died"
+    helpers["alive"] = True
+    assert lazy.failure(record) == "the page server died"
+    (work / guard.COMPLETE).touch()
+    assert lazy.failure(record) == ""
+    (work / guard.COMPLETE).unlink()
+    for path in (work / guard.FAILED, work):
+        path.unlink() if path.is_file() else path.rmdir()
+    assert lazy.failure(record) == ""  # the guard was done, and has answered for it
+
+
+@pytest.mark.parametrize("when", ["before", "as it was told", "never"])
+def test_a_restore_whose_helpers_fail_at_its_very_end(
+    record: Record, helpers: dict[str, bool], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The guard knew no container that it could have killed."""
+    taken: list[str] = []
+    work = Path(record.work)
+    monkeypatch.setattr(made, "take_back", lambda journal: taken.append(journal.record.name))
+    monkeypatch.setattr(made, "_forget", lambda _journal: taken.append("forgotten"))
+
+    def settle(_journal: Journal, _container: podman.Running) -> None:
+        if when == "as it was told":
+            (work / guard.FAILED).write_text("the page server died")
+            helpers["alive"] = False
+
+    monkeypatch.setattr(lazy, "settle", settle)
+    helpers["alive"] = when != "before"
+    journal = Journal(work / "journal", -1, record)
+    if when == "never":
+        made.finish(journal, RUNNING)
+        assert taken == []
+        return
+    with pytest.raises(CommandError, match=r"cannot be completed: (the page server died|what brings its memory was)"):
+        made.finish(journal, RUNNING)
+    assert taken == ["web"]
