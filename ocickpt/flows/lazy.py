@@ -11,12 +11,13 @@ import contextlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from ocickpt import config, guard
 from ocickpt.engine import cgroups, host, podman
-from ocickpt.errors import UnsupportedError
+from ocickpt.errors import CommandError, UnsupportedError
 from ocickpt.flows.journal import Journal, Record
 from ocickpt.flows.tell import say
 from ocickpt.memory import pageserver
@@ -100,7 +101,25 @@ def let_go(work: Path, subject: podman.Running, guard_pid: int) -> None:
     """From now on the guard lives with the container, answers for it, and cleans up after itself."""
     accompany(guard_pid, subject.conmon, subject.bundle)
     guard.write_state(work.name, container=subject.id, name=subject.name, state="running", guard=guard_pid)
-    (work / guard.CONTAINER).write_text(subject.id, "ascii")
+    try:
+        (work / guard.CONTAINER).write_text(subject.id, "ascii")
+    except FileNotFoundError:
+        # The guard was done before, and has cleaned up.
+        error = guard.state_of(work.name).get("error")
+        (guard.STATES / f"{work.name}.json").unlink(missing_ok=True)
+        if error:
+            raise CommandError(f"the container's memory cannot be completed: {error}") from None
+
+
+def has_arrived(record: Record) -> bool:
+    """Whether all memory is there and the guard did not know its container yet: nobody has cleaned up after it."""
+    work = Path(record.work)
+    if not (work / guard.COMPLETE).exists():
+        return False
+    while goes_on(record):  # it is at its very end
+        time.sleep(0.01)
+    (guard.STATES / f"{record.key}.json").unlink(missing_ok=True)
+    return work.exists()
 
 
 def goes_on(record: Record) -> bool:

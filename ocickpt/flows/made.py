@@ -128,9 +128,10 @@ def resume_healthcheck(container_id: str, interval: str, progress: Progress) -> 
 
 def end(journal: Journal, container: podman.Running) -> None:
     """End a restore that is complete, but for the memory that may follow."""
-    if lazy.goes_on(journal.record):
+    follows = lazy.goes_on(journal.record)
+    if follows:
         lazy.settle(journal, container)
-    else:
+    if not follows or lazy.has_arrived(journal.record):
         _forget(journal)
 
 
@@ -145,7 +146,7 @@ def finish(journal: Journal, container: podman.Running) -> None:
     if trouble := lazy.failure(journal.record):
         take_back(journal)
         raise CommandError(f"the memory of container {container.name!r} cannot be completed: {trouble}")
-    if not follows:
+    if not follows or lazy.has_arrived(journal.record):
         _forget(journal)
 
 
