@@ -90,6 +90,7 @@ def test_ocickpt_is_killed(hosts: tuple[Host, Host], saved: str, ref: str) -> No
         b.ocickpt("restore", "--quiet", "--lazy", ref)
         assert b.ask("web", "/hash") == saved, point
         until_arrived(b)
+        b.wait("sh", "-c", "! pgrep -f '[i]mport guard'")  # which ends when it has removed the last of it
         assert b.traces() == [], point
         b.run("podman", "rm", "--force", "--time", "0", "web")
         assert b.leftovers() == [], point
