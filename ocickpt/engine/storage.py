@@ -33,7 +33,7 @@ def has_image(image: str, stores: Iterable[Path]) -> bool:
 def taken(names: Iterable[str], graph_root: Path) -> list[str]:
     """Those of `names` that are the name or the whole ID of a container in the storage at `graph_root`.
 
-    podman finds the others by itself, before it makes anything: those made by ``--rootfs`` lie in no storage.
+    Those of a transient store are listed elsewhere; podman itself refuses a name that is taken.
     """
     known = set()
     for path in _containers(graph_root / "overlay-containers"):

@@ -23,6 +23,7 @@ from ocickpt.flows.tell import say
 from ocickpt.memory import pageserver
 from ocickpt.store import Access, Reference
 
+_ENDING = 10.0
 _CRUN_LAZY, _CRIU_LAZY = (1, 28), (4, 2)
 _CRIU_CONFIG = Path("/etc/criu/crun.conf")
 _CRIU_ANNOTATION = "org.criu.config"
@@ -116,7 +117,8 @@ def has_arrived(record: Record) -> bool:
     work = Path(record.work)
     if not (work / guard.COMPLETE).exists():
         return False
-    while goes_on(record):  # it is at its very end
+    end = time.monotonic() + _ENDING
+    while goes_on(record) and time.monotonic() < end:  # the guard is at its very end
         time.sleep(0.01)
     (guard.STATES / f"{record.key}.json").unlink(missing_ok=True)
     return work.exists()
