@@ -20,8 +20,10 @@ _NOISE = ("rlimit: Can't setup RLIMIT_NOFILE", "Dumping FAILED", "Restoring FAIL
 _LSM = {"NO_LSM": "none", "SELINUX": "selinux", "APPARMOR": "apparmor", 0: "none", 1: "selinux", 2: "apparmor"}
 # By name and by number; filesystems that consist of nothing but what the container puts into them.
 _MADE = {"PROC", "SYSFS", "TMPFS", "DEVPTS", "MQUEUE", "CGROUP", "CGROUP2", 1, 2, 5, 6, 12, 14, 23}
-
-
+_PRIVATE, _NOT_LAZY = 0x22, 0x42000
+"""MAP_PRIVATE and MAP_ANONYMOUS; MAP_LOCKED and MAP_HUGETLB (asm-generic/mman.h)."""
+_KERNELS = 1 << 2 | 1 << 3 | 1 << 12
+"""VMA_AREA_VSYSCALL, VMA_AREA_VDSO and VMA_AREA_VVAR (criu/include/image.h)."""
 _NO_NETWORK_LOCK = bytes([11 << 3, 2])
 """``network_lock_method``, a varint: NETWORK_LOCK_SKIP (images/inventory.proto, criu/include/cr_options.h)."""
 
@@ -112,6 +114,22 @@ def mount_flags(images: Iterable[bytes]) -> dict[str, int]:
             if isinstance(path, str) and isinstance(value, int):
                 flags[path] = value & flags.get(path, value)
     return flags
+
+
+def lazy_areas(mm: bytes) -> list[tuple[int, int]]:
+    """The (start, end) of each mapping in an mm image that CRIU can restore lazily; ascending.
+
+    As vma_entry_can_be_lazy() in criu/include/vma.h.
+    """
+    areas = []
+    try:
+        for vma in _entries(mm, "an mm image")[0].get("vmas") or ():
+            flags, status = int(vma["flags"]), int(vma["status"])
+            if flags & (_PRIVATE | _NOT_LAZY) == _PRIVATE and not status & _KERNELS:
+                areas.append((int(vma["start"]), int(vma["end"])))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"an mm image cannot be read: {error}") from error
+    return sorted(areas)
 
 
 def processes(pstree: bytes) -> set[int]:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ocickpt import names
-from ocickpt.engine import archive, archivewriter, tree
+from ocickpt.engine import archive, archivewriter, criu, tree
 from ocickpt.engine.archive import Member
 from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
 from ocickpt.flows import members, memory
 from ocickpt.flows.pieces import pieces_of
-from ocickpt.memory.pagemap import PageMap
+from ocickpt.memory.pagemap import PageMap, mark_lazy
 from ocickpt.model import Content, Entry, FileType, Kind, Run
 
 CONFIG, SPEC, INVENTORY = "config.dump", "spec.dump", "checkpoint/inventory.img"
@@ -31,6 +31,7 @@ SHM = "shm"
 ROOTFS_DIFF, DELETED, DEVSHM, LOG = "rootfs-diff.tar", "deleted.files", "devshm-checkpoint.tar", "ctr.log"
 VOLUME = re.compile(r"volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]*)\.tar")
 PAGES = re.compile(r"checkpoint/pages-(\d+)\.img")
+_MAPPINGS = re.compile(r"checkpoint/mm-(\d+\.img)")
 PAGEMAP = re.compile(r"checkpoint/pagemap-(shmem-)?\d+\.img")
 
 _KEPT = (CONFIG, SPEC, INVENTORY)
@@ -38,6 +39,8 @@ _LEFT_OUT = ("dump.log", "artifacts")
 _BOOT_FILE, _BOOT = 512 << 10, 7 << 20
 """The largest file, and the largest sum of files, of the boot pack; the pack may have 8 MiB."""
 SMALL_LIMIT = 64 << 20
+_MAPPED = 16 << 20
+"""So much of mm images is kept until the pagemaps come."""
 
 
 class Contents:
@@ -48,6 +51,8 @@ class Contents:
         self._aside = aside
         self._lowers = [Path(lower) for lower in lowers if Path(lower).is_dir()]
         self._boot = 0
+        self._mappings: dict[str, bytes] = {}
+        self._mapped = 0
         self._pagemaps: dict[int, tuple[str, PageMap]] = {}
         self.kept: dict[str, bytes] = {}
         self.files: dict[Kind, int] = dict.fromkeys(Kind, 0)
@@ -138,20 +143,34 @@ class Contents:
         return Content(entry, (Run(0, size),), partial(open_file, tar))
 
     def _file(self, member: Member) -> Content:
-        entry = Entry(
-            self._kind(member.size), FileType.REGULAR, member.name, mode=member.mode & 0o777, size=member.size
-        )
         if member.size > SMALL_LIMIT:
-            return Content(entry, (Run(0, member.size),), lambda: member.stream)
+            return Content(self._entry(member, member.size), (Run(0, member.size),), lambda: member.stream)
         data = _read(member, SMALL_LIMIT)
         if member.name in _KEPT:
             self.kept[member.name] = data
-        if PAGEMAP.fullmatch(member.name):
+        elif (mappings := _MAPPINGS.fullmatch(member.name)) and self._mapped + len(data) <= _MAPPED:
+            self._mappings[mappings[1]] = data
+            self._mapped += len(data)
+        elif PAGEMAP.fullmatch(member.name):
+            data = self._pagemap(member.name, data)
+        return Content(self._entry(member, len(data)), (Run(0, len(data)),) if data else (), lambda: io.BytesIO(data))
+
+    def _entry(self, member: Member, size: int) -> Entry:
+        return Entry(self._kind(size), FileType.REGULAR, member.name, mode=member.mode & 0o777, size=size)
+
+    def _pagemap(self, name: str, data: bytes) -> bytes:
+        """Note whose pages come; the image, with what CRIU may have forgotten."""
+        pagemap = PageMap.parse(data, mmap.PAGESIZE)
+        mappings = self._mappings.pop(name.removeprefix("checkpoint/pagemap-"), b"")
+        if mappings and not pagemap.lazy_bytes:
+            # When a stack pointer is on a page boundary, CRIU takes every page for its stack, none of which is lazy
+            # (is_stack() in criu/mem.c, 4.2.1): that is so for one thread of 256.
+            data = mark_lazy(data, criu.lazy_areas(mappings), mmap.PAGESIZE)
             pagemap = PageMap.parse(data, mmap.PAGESIZE)
-            if pagemap.pages_id in self._pagemaps:
-                raise IntegrityError(f"{member.name} claims the pages of another pagemap")
-            self._pagemaps[pagemap.pages_id] = (member.name, pagemap)
-        return Content(entry, (Run(0, len(data)),) if data else (), lambda: io.BytesIO(data))
+        if pagemap.pages_id in self._pagemaps:
+            raise IntegrityError(f"{name} claims the pages of another pagemap")
+        self._pagemaps[pagemap.pages_id] = (name, pagemap)
+        return data
 
     def _kind(self, size: int) -> Kind:
         """Where a file of `size` bytes goes that podman or CRIU reads before the first instruction."""

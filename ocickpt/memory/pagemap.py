@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -73,7 +73,7 @@ class PageMap:
         starts, ends, offsets = array("Q"), array("Q"), array("Q")
         size = lazy = absent = previous = 0
         pages_id, position = _head(data)
-        for vaddr, pages, flags in _messages(data, position):
+        for vaddr, pages, flags, _ in _messages(data, position):
             length = pages * page_size
             end = vaddr + length
             if vaddr % page_size:
@@ -148,6 +148,36 @@ def pages_name(data: bytes) -> str:
     return f"pages-{_head(data)[0]}.img"
 
 
+def mark_lazy(data: bytes, areas: Sequence[tuple[int, int]], page_size: int = 4096) -> bytes:
+    """The pagemap image in `data` with PE_LAZY for every page in `areas`, which are (start, end) and ascend.
+
+    Entries are divided where areas begin and end. Raises IntegrityError, UnsupportedError.
+    """
+    edges = [edge for area in areas for edge in area]
+    if edges != sorted(edges) or any(start == end for start, end in areas) or any(edge % page_size for edge in edges):
+        raise IntegrityError("the mappings of a process overlap, are empty, or not on page boundaries")
+    _, position = _head(data)
+    marked = bytearray(data[:position])
+    for vaddr, pages, flags, wide in _messages(data, position):
+        for start, end, lazy in _divided(vaddr, vaddr + pages * page_size, areas):
+            count = (end - start) // page_size
+            sizes = ((2, 0), (5, count)) if wide else ((2, count),)
+            message = _message((1, start), (4, flags | PE_LAZY if lazy else flags), *sizes)
+            marked += _LENGTH.pack(len(message)) + message
+    return bytes(marked)
+
+
+def _divided(start: int, end: int, areas: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
+    """The parts of [start, end) that are in one of `areas`, and those that are not."""
+    at = bisect_right(areas, start, key=lambda area: area[1])
+    while start < end:
+        begins, ends = areas[at] if at < len(areas) else (end, end)
+        inside = begins <= start
+        stop = min(end, ends if inside else begins)
+        yield start, stop, inside
+        start, at = stop, at + inside
+
+
 def _head(data: bytes) -> tuple[int, int]:
     """The id of the pages file, and where the entries begin."""
     if len(data) < 12:
@@ -174,8 +204,8 @@ def _head(data: bytes) -> tuple[int, int]:
 _NEWER = "it was made by a newer CRIU than this version knows (compressed pages?)"
 
 
-def _messages(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
-    """(vaddr, pages, flags) of each entry, from byte `position` on."""
+def _messages(data: bytes, position: int) -> Iterator[tuple[int, int, int, bool]]:
+    """(vaddr, pages, flags) of each entry, from byte `position` on, and whether its length is where CRIU 4.2 has it."""
     total = len(data)
     unpack = _LENGTH.unpack_from
     while position < total:
@@ -191,7 +221,7 @@ def _messages(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
         yield _entry(data, begin, position)
 
 
-def _entry(data: bytes, position: int, end: int) -> tuple[int, int, int]:
+def _entry(data: bytes, position: int, end: int) -> tuple[int, int, int, bool]:
     found = [-1] * 6
     for number, value in _fields(data, position, end):
         if not 1 <= number <= 5:
@@ -213,7 +243,20 @@ def _entry(data: bytes, position: int, end: int) -> tuple[int, int, int]:
         )
     if flags & ~(PE_LAZY | PE_PRESENT) or not flags:
         raise UnsupportedError(f"a pagemap entry has the unknown flags {flags:#x}", hint=_NEWER)
-    return vaddr, (new if new >= 0 else old), flags
+    return vaddr, (new if new >= 0 else old), flags, new >= 0
+
+
+def _message(*fields: tuple[int, int]) -> bytes:
+    """A message of varints."""
+    message = bytearray()
+    for number, value in sorted(fields):
+        message.append(number << 3)
+        rest = value
+        while rest > 0x7F:
+            message.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        message.append(rest)
+    return bytes(message)
 
 
 def _fields(data: bytes, position: int, end: int) -> Iterator[tuple[int, int]]:

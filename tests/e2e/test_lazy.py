@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
+from pathlib import Path
 
 from ocickpt.flows.journal import RESTORE, STEPS
-from tests.e2e.conftest import Host, fast_again, flip_a_bit, manifest_of, states, until_arrived
+from tests.e2e.conftest import Host, Start, fast_again, flip_a_bit, manifest_of, states, until_arrived
+
+ALIGNED = (Path(__file__).parent / "programs" / "aligned.py").read_text()
 
 
 def test_all_memory_arrives(hosts: tuple[Host, Host], saved: str, ref: str) -> None:
@@ -22,6 +26,18 @@ def test_all_memory_arrives(hosts: tuple[Host, Host], saved: str, ref: str) -> N
     b.run("podman", "rm", "web")
     b.ocickpt("restore", "--quiet", ref)
     assert b.ask("web", "/hash") == saved
+
+
+def test_memory_follows_wherever_the_stack_pointers_are(hosts: tuple[Host, Host], start: Start, ref: str) -> None:
+    a, b = hosts
+    start("web", "localhost/python", "python3", "-c", ALIGNED, "96")
+    digest = a.ask("web", "/hash")
+    a.ocickpt("checkpoint", "--quiet", "web", ref)
+    follows = re.search(r"([\d.]+) MB follow", b.ocickpt("restore", "--lazy", ref).stderr)
+    assert follows
+    assert float(follows[1]) > 96
+    assert b.ask("web", "/hash") == digest
+    until_arrived(b)
 
 
 def test_a_checkpoint_waits_for_the_memory(

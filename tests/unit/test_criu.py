@@ -49,6 +49,34 @@ def test_a_pycriu_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
         criu.images_lsm(b"")
 
 
+def _read_as(monkeypatch: pytest.MonkeyPatch, *entries: object) -> None:
+    """Have pycriu find `entries` in any image."""
+    module = types.ModuleType("pycriu")
+    module.images = types.SimpleNamespace(load=lambda _: {"entries": list(entries)})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pycriu", module)
+
+
+def test_what_can_be_restored_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
+    private, shared, of_a_file, locked, huge = 0x22, 0x21, 0x02, 0x2022, 0x40022
+    regular, vsyscall, vdso, vvar = 0x201, 0x204, 0x209, 0x1201
+    kinds = [
+        *((flags, regular) for flags in (private, 0x122, shared, of_a_file, locked, huge)),
+        *((private, status) for status in (vsyscall, vdso, vvar)),
+    ]
+    vmas = [
+        {"start": number << 12, "end": number + 1 << 12, "flags": flags, "status": status}
+        for number, (flags, status) in enumerate(kinds)
+    ]
+    _read_as(monkeypatch, {"vmas": vmas[::-1]})
+    assert criu.lazy_areas(b"") == [(0, 0x1000), (0x1000, 0x2000)]
+    _read_as(monkeypatch, {})
+    assert criu.lazy_areas(b"") == []
+    for damaged in ([{}], [None], 1):
+        _read_as(monkeypatch, {"vmas": damaged})
+        with pytest.raises(IntegrityError, match="mm image"):
+            criu.lazy_areas(b"")
+
+
 def test_an_inventory_without_a_network_lock() -> None:
     message = b"\x08\x02\x58\x00"
     inventory = b"\x25\x83\x67\x31" + len(message).to_bytes(4, "little") + message

@@ -22,7 +22,7 @@ from ocickpt.flows.contents import Contents
 from ocickpt.flows.pull import pull
 from ocickpt.flows.push import push
 from ocickpt.flows.rebuild import Rebuilder
-from ocickpt.memory.pagemap import PE_PRESENT
+from ocickpt.memory.pagemap import PE_PRESENT, PageMap
 from ocickpt.model import Content, Entry, FileType, Kind, Run, Silent
 from ocickpt.store import Access, open_store
 from ocickpt.store.reference import Reference
@@ -262,6 +262,23 @@ def test_what_the_shim_set_aside(tmp_path: Path) -> None:
     eager = MEMORY[2 * PAGE : 3 * PAGE]
     assert memory[Kind.BOOT, f"{names.EAGER}checkpoint/pagemap-1.img"] == eager
     assert memory[Kind.MEMORY, "checkpoint/pagemap-1.img"] == MEMORY[: 2 * PAGE] + MEMORY[3 * PAGE :]
+
+
+def test_memory_that_criu_takes_for_a_stack_may_follow(tmp_path: Path) -> None:
+    """A pagemap without lazy pages gets them from the mappings; one that has some is left as it is."""
+    entries = (0x10000, 2), (0x12000, 1), (0x20000, 3)
+    vma = {"start": 0x11000, "end": 0x13000, "flags": 0x22, "status": 0x201}
+    mappings = {"checkpoint/mm-1.img": json.dumps([{"vmas": [vma]}]).encode()}
+    unmarked = image(*(new(*entry, PE_PRESENT) for entry in entries))
+    for pagemap, lazy in ((unmarked, 2 * PAGE), (checkpoint()["checkpoint/pagemap-1.img"], 5 * PAGE)):
+        files = mappings | checkpoint() | {"checkpoint/pagemap-1.img": pagemap}
+        contents = Contents(written(tmp_path / "export.tar", files))
+        path, regular = "checkpoint/pagemap-1.img", FileType.REGULAR
+        (found,) = (each for each in contents if (each.entry.path, each.entry.type) == (path, regular))
+        assert found.open
+        with found.open() as stream:
+            assert PageMap.parse(data := stream.read()).lazy_bytes == lazy
+        assert len(data) == found.entry.size
 
 
 def without(name: str) -> Files:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
-from ocickpt.memory.pagemap import PE_LAZY, PE_PRESENT, PageMap, pages_name
+from ocickpt.memory.pagemap import PE_LAZY, PE_PRESENT, PageMap, mark_lazy, pages_name
 from ocickpt.model import Run
 
 PAGE = 4096
@@ -192,6 +192,49 @@ def test_what_is_located_is_what_was_written(layout: list[tuple[int, int, int]])
             assert length == PAGE
             assert raw[offset : offset + 8] == struct.pack("<Q", page)
             assert found.address_at(offset)[0] == page
+
+
+@pytest.mark.parametrize("encode", [old, new])
+def test_entries_are_divided_where_lazy_memory_begins_and_ends(encode: type) -> None:
+    data = image(encode(0x1000, 4, PE_PRESENT), encode(0x9000, 1, PE_PRESENT), encode(0x20000, 300, PE_PRESENT))
+    areas = [(0x0000, 0x2000), (0x2000, 0x3000), (0x4000, 0x9000), (0x21000, 0x22000)]
+    assert mark_lazy(data, areas) == image(
+        encode(0x1000, 1, LAZY),
+        encode(0x2000, 1, LAZY),
+        encode(0x3000, 1, PE_PRESENT),
+        encode(0x4000, 1, LAZY),
+        encode(0x9000, 1, PE_PRESENT),
+        encode(0x20000, 1, PE_PRESENT),
+        encode(0x21000, 1, LAZY),
+        encode(0x22000, 298, PE_PRESENT),
+    )
+    assert mark_lazy(data, []) == data
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), max_size=8),
+    st.lists(st.integers(0, 200), max_size=12, unique=True),
+)
+def test_every_page_is_lazy_that_is_in_an_area(layout: list[tuple[int, int]], edges: list[int]) -> None:
+    entries, at = [], 0
+    for gap, pages in layout:
+        entries.append(new((at + gap) * PAGE, pages, PE_PRESENT))
+        at += gap + pages
+    edges.sort()
+    areas = [(start * PAGE, end * PAGE) for start, end in zip(edges[::2], edges[1::2], strict=False)]
+    before, after = PageMap.parse(image(*entries)), PageMap.parse(mark_lazy(image(*entries), areas))
+    assert (after.runs(), after.file_size) == (before.runs(), before.file_size)
+    for entry in after.entries:
+        for page in range(entry.address, entry.address + entry.pages * PAGE, PAGE):
+            assert bool(entry.flags & PE_LAZY) == any(start <= page < end for start, end in areas)
+
+
+@pytest.mark.parametrize(
+    "areas", [[(0x3000, 0x2000)], [(0x2000, 0x2000)], [(0, 0x3000), (0x2000, 0x4000)], [(0x800, 0x2000)]]
+)
+def test_areas_that_cannot_be(areas: list[tuple[int, int]]) -> None:
+    with pytest.raises(IntegrityError, match="mappings"):
+        mark_lazy(image(new(0x1000, 4, PE_PRESENT)), areas)
 
 
 def test_a_hundred_thousand_entries() -> None:
