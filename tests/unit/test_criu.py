@@ -71,6 +71,7 @@ def test_what_can_be_restored_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
     assert criu.lazy_areas(b"") == [(0, 0x1000), (0x1000, 0x2000)]
     _read_as(monkeypatch, {})
     assert criu.lazy_areas(b"") == []
+    damaged: object
     for damaged in ([{}], [None], 1):
         _read_as(monkeypatch, {"vmas": damaged})
         with pytest.raises(IntegrityError, match="mm image"):
