@@ -7,9 +7,7 @@ from pathlib import Path
 import click
 
 from ocickpt.cli.options import access, access_options, format_option, verb
-from ocickpt.cli.output import data_json, size, table
-
-_DIGEST_SHOWN = len("sha256:") + 12
+from ocickpt.cli.output import data_json, short, size, table
 
 
 @verb
@@ -32,7 +30,7 @@ def command(*, repo: str | None, authfile: Path | None, tls_verify: bool | None,
     rows = [
         (
             each.name,
-            each.digest[:_DIGEST_SHOWN],
+            short(each.digest),
             str(each.created),
             each.container,
             each.image,

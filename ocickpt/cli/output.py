@@ -37,6 +37,12 @@ def size(count: int) -> str:
     return f"{count} B" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
+def short(reference: str) -> str:
+    """A digest, or a reference that ends with one, with as much of it as tells it from others."""
+    rest, algorithm, digest = reference.rpartition("sha256:")
+    return f"{rest}{algorithm}{digest[:12]}" if algorithm else reference
+
+
 def plain(value: Any) -> Any:
     """`value` as what JSON knows; dataclasses become objects with their fields' names."""
     if isinstance(value, enum.Enum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocickpt.cli.options import format_option, verb
-from ocickpt.cli.output import data_json, size, table
+from ocickpt.cli.output import data_json, short, size, table
 
 
 @verb
@@ -21,7 +21,15 @@ def command(*, form: str) -> None:
         data_json(found)
         return
     rows = [
-        (each.container[:12], each.name, each.reference, each.state, size(each.arrived), size(each.later), each.error)
+        (
+            each.container[:12],
+            each.name,
+            short(each.reference),
+            each.state,
+            size(each.arrived),
+            size(each.later),
+            each.error,
+        )
         for each in found
     ]
     table(("CONTAINER", "NAME", "REFERENCE", "STATE", "FETCHED", "OF MEMORY", "ERROR"), rows, right=(4, 5))

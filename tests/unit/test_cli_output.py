@@ -96,3 +96,10 @@ def test_a_table_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: 
     shown = capsys.readouterr().out
     assert "[bold]x\\x1b[2J" in shown
     assert "\x1b[2J" not in shown
+
+
+def test_digests_are_shown_short() -> None:
+    digest = "sha256:" + "0123456789abcdef" * 4
+    assert output.short(digest) == "sha256:0123456789ab"
+    assert output.short(f"registry:5000/ck/db:1@{digest}") == "registry:5000/ck/db:1@sha256:0123456789ab"
+    assert output.short("before-upgrade:latest") == "before-upgrade:latest"
