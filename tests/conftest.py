@@ -17,7 +17,7 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of programs that only a lab host has are skipped elsewhere, and say so."""
+    """Tests of what only a lab host is sure to have are skipped elsewhere, and say so."""
     skip = pytest.mark.skip(reason="runs inside a lab host only: `make test`")
     for item in items:
         if item.get_closest_marker("lab") and LANE != "lab":

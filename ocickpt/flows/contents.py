@@ -40,7 +40,7 @@ _BOOT_FILE, _BOOT = 512 << 10, 7 << 20
 """The largest file, and the largest sum of files, of the boot pack; the pack may have 8 MiB."""
 SMALL_LIMIT = 64 << 20
 _MAPPED = 16 << 20
-"""So much of mm images is kept until the pagemaps come."""
+"""So much of mm images is kept until the pagemaps come, which follow them where names are sorted."""
 
 
 class Contents:

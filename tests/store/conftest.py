@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -57,9 +56,6 @@ def _free_port() -> int:
 @pytest.fixture(scope="session")
 def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real thing on a free loopback port: HOST:PORT."""
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("docker-registry is not installed here: this lane runs in the lab")
     folder = tmp_path_factory.mktemp("registry")
     host = f"127.0.0.1:{_free_port()}"
     (folder / "config.yml").write_text(
@@ -68,7 +64,7 @@ def docker_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         f"http: {{addr: '{host}'}}\n"
     )
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", str(folder / "config.yml")], stdout=log, stderr=log)
+        process = subprocess.Popen(["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
@@ -86,7 +82,7 @@ def tuple_of(host: str) -> tuple[str, int]:
     return name, int(port)
 
 
-@pytest.fixture(params=["layout", "local", "registry", "docker-registry"])
+@pytest.fixture(params=["layout", "local", "registry", pytest.param("docker-registry", marks=pytest.mark.lab)])
 def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeStore]:
     """A function from a repository's name to a store of it, all in one place of one medium."""
     with contextlib.ExitStack() as stack:

@@ -142,8 +142,6 @@ def test_who_is_redirected_to_cannot_ask_for_credentials(registry: Registry, sto
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for 127.0.0.1 with its key, in one file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed here: TLS is tried in the lab")
     folder = tmp_path_factory.mktemp("tls")
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{folder}/key", "-out", f"{folder}/crt"]
@@ -153,6 +151,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return both
 
 
+@pytest.mark.lab
 def test_an_unknown_certificate(certificate: Path) -> None:
     with serve(certificate) as registry:
         with (
@@ -166,6 +165,7 @@ def test_an_unknown_certificate(certificate: Path) -> None:
             assert store.tags() == ["1"]
 
 
+@pytest.mark.lab
 def test_a_certificate_in_certs_d(certificate: Path, home: Path) -> None:
     with serve(certificate) as registry:
         folder = home / ".config" / "containers" / "certs.d" / registry.host
@@ -178,6 +178,7 @@ def test_a_certificate_in_certs_d(certificate: Path, home: Path) -> None:
             store.tags()
 
 
+@pytest.mark.lab
 def test_tls_is_not_left(certificate: Path) -> None:
     with serve(certificate) as registry, serve() as plain, RegistryStore(registry.host, "web", FAST) as store:
         blob = store.put_blob_bytes(TYPE, b"content")

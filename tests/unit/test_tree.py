@@ -279,10 +279,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[[str], Overlay]]:
     (lower / "bin").symlink_to("usr/bin")
 
     def make(name: str) -> Overlay:
-        try:
-            mounted.append(Overlay(tmp_path, name, lower))
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("overlays cannot be mounted here")
+        mounted.append(Overlay(tmp_path, name, lower))
         return mounted[-1]
 
     yield make
@@ -290,7 +287,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[[str], Overlay]]:
         overlay.unmount()
 
 
-@needs_root
+@pytest.mark.lab
 def test_an_upper_directory_applied_to_another_container_of_the_image(
     mount: Callable[[str], Overlay], tmp_path: Path
 ) -> None:
