@@ -214,17 +214,6 @@ class Content:
     open: Callable[[], BinaryIO] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Confinement:
-    """What one thread may do: `capabilities` are the bits of all its sets, bounding and ambient too."""
-
-    capabilities: int
-    seccomp: bool
-    no_new_privileges: bool
-    label: str
-    """By the security module; empty when it carries none."""
-
-
 class Progress(Protocol):
     """Told what happens; never asked. Every method may be called from any thread."""
 

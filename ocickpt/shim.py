@@ -87,7 +87,10 @@ def main(argv: list[str]) -> NoReturn:
     if verb in ("start", "state", "delete") and (CREATED / container(rest)).exists():
         sys.exit(_before_it_runs([runtime, *arguments[:position]], verb, rest))
     if verb == "restore" and (key := _marked(option(rest, "--image-path"))):
+        from ocickpt import proc
+
         arguments[position + 1 : position + 1] = _prepare_restore(key, rest)
+        sys.exit(_status(proc.call_whole([runtime, *arguments])))
     become(runtime, arguments)
 
 
@@ -147,7 +150,12 @@ def _checkpoint(flow: io.BufferedRWPair, runtime: str, before: list[str], rest: 
     finally:
         if status or "--leave-running" in rest:
             subprocess.run(resume, check=False)
-    return status if status >= 0 else 128 - status
+    return _status(status)
+
+
+def _status(returncode: int) -> int:
+    """An exit status as a shell has it; negative is a signal's number."""
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 def _dump_frozen(

@@ -21,22 +21,32 @@ from ocickpt.cli.published import pinned
     metavar="FILE.tar",
     help="Write an archive for `podman container restore --import` instead.",
 )
+@click.option("--host-access", is_flag=True, help="With -o: let it have what it had of its host, and its privileges.")
 @access_options
 @format_option("text")
 @quiet_option
 def command(
-    *, ref: str, output: Path | None, authfile: Path | None, tls_verify: bool | None, form: str, quiet: bool
+    *,
+    ref: str,
+    output: Path | None,
+    host_access: bool,
+    authfile: Path | None,
+    tls_verify: bool | None,
+    form: str,
+    quiet: bool,
 ) -> None:
     """Fetch a checkpoint.
 
-    REF is brought into the local store, or with -o into a file that podman can restore.
+    REF is brought into the local store, or with -o into a file that podman can restore. podman believes such a
+    file, so with -o all is verified as for a restore, and what the container would get of a host that others do not
+    have is refused unless --host-access allows it.
 
     Prints REF with the digest of what was pulled, or the name of the file.
     """
     from ocickpt.flows.pull import pull
 
     with progress(quiet) as watch:
-        pulled = pull(ref, output, access(authfile, tls_verify), watch)
+        pulled = pull(ref, output, host_access, access(authfile, tls_verify), watch)
     if form == "json":
         data_json(pulled)
     elif pulled.path is not None:

@@ -20,7 +20,11 @@ from ocickpt.cli.progress import progress
 @click.option("--ignore-static-mac", is_flag=True, help="Do not give it the MAC address it had.")
 @click.option("--ignore-rootfs", is_flag=True, help="Do not apply its changes to the root file system.")
 @click.option("--ignore-volumes", is_flag=True, help="Do not fill its named volumes.")
-@click.option("--host-access", is_flag=True, help="Give it the directories, devices, namespaces of the host it had.")
+@click.option(
+    "--host-access",
+    is_flag=True,
+    help="Give it what it had of its host (directories, devices, namespaces, secrets), and its privileges.",
+)
 @click.option("-p", "--publish", metavar="PORT", multiple=True, help="Publish a port, like `podman run`. Repeatable.")
 @access_options
 @format_option("text")

@@ -10,16 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ocickpt.errors import IntegrityError, PrerequisiteError, UnsupportedError
-from ocickpt.model import Confinement
+from ocickpt.errors import IntegrityError, PrerequisiteError
 
 _LOG_TAIL = 256 << 10
 _ERROR = re.compile(r"Error \([^)]*\): (.*)")
 _NOISE = ("rlimit: Can't setup RLIMIT_NOFILE", "Dumping FAILED", "Restoring FAILED")
 """Errors that stop nothing, and the one that says that there was another."""
 _LSM = {"NO_LSM": "none", "SELINUX": "selinux", "APPARMOR": "apparmor", 0: "none", 1: "selinux", 2: "apparmor"}
-# By name and by number; filesystems that consist of nothing but what the container puts into them.
-_MADE = {"PROC", "SYSFS", "TMPFS", "DEVPTS", "MQUEUE", "CGROUP", "CGROUP2", 1, 2, 5, 6, 12, 14, 23}
 _PRIVATE, _NOT_LAZY = 0x22, 0x42000
 """MAP_PRIVATE and MAP_ANONYMOUS; MAP_LOCKED and MAP_HUGETLB (asm-generic/mman.h)."""
 _KERNELS = 1 << 2 | 1 << 3 | 1 << 12
@@ -48,61 +45,6 @@ def without_network_lock(inventory: bytes) -> bytes:
         raise IntegrityError("inventory.img is damaged")
     message += _NO_NETWORK_LOCK
     return magic + struct.pack("<I", len(message)) + message
-
-
-def synchronized(seccomp: bytes) -> bool:
-    """Whether the filters of seccomp.img hold for all threads of a process (SECCOMP_FILTER_FLAG_TSYNC)."""
-    try:
-        filters = _entries(seccomp, "seccomp.img")[0].get("seccomp_filters") or ()
-        return all(int(each.get("flags") or 0) & 1 for each in filters)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise IntegrityError(f"seccomp.img cannot be read: {error}") from error
-
-
-def confinement(core: bytes, *, synchronized: bool = False) -> Confinement | None:
-    """What CRIU will let the thread of a core image do; None for one that is dead (images/core.proto, creds.proto).
-
-    Where filters are `synchronized` only the image of a process's first thread names them.
-    """
-    try:
-        entry = _entries(core, "a core image")[0]
-        thread = entry.get("thread_core") or {}
-        creds = thread.get("creds")
-        if creds is None:
-            return None
-        mode = thread.get("seccomp_mode") or (entry.get("tc") or {}).get("old_seccomp_mode")
-        capabilities = 0
-        for name in ("cap_inh", "cap_prm", "cap_eff", "cap_bnd", "cap_amb"):
-            for position, word in enumerate(creds.get(name) or ()):
-                capabilities |= int(word) << 32 * position
-        return Confinement(
-            capabilities,
-            mode in ("filter", 2) or (synchronized and "tc" not in entry),
-            bool(creds.get("no_new_privs")),
-            str(creds.get("lsm_profile") or ""),
-        )
-    except (AttributeError, TypeError, ValueError) as error:
-        raise IntegrityError(f"a core image cannot be read: {error}") from error
-
-
-def check_mounts(images: Iterable[bytes]) -> None:
-    """Refuse mountpoints images with which CRIU would mount something of the host (images/mnt.proto).
-
-    What is external comes from the runtime; of the rest only the kernel's own filesystems may be made anew.
-    The root is bound from where the runtime says, and may be of any kind, but there is one only.
-    """
-    roots = set()
-    for image in images:
-        for mount in _entries(image, "a mountpoints image"):
-            if mount.get("ext_key") or mount.get("ext_mount") or mount.get("fstype") in _MADE:
-                continue
-            if mount.get("with_plugin") or mount.get("mountpoint") != "/":
-                raise UnsupportedError(
-                    f"the checkpoint mounts a filesystem of its host at {str(mount.get('mountpoint'))[:200]!r}"
-                )
-            roots.add(mount.get("root_dev"))
-    if len(roots) > 1:
-        raise UnsupportedError("the checkpoint has more than one root filesystem")
 
 
 def mount_flags(images: Iterable[bytes]) -> dict[str, int]:

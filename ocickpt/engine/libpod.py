@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocickpt.engine import allowed, host
+from ocickpt.engine import allowed, defaults, host
 from ocickpt.errors import IntegrityError, UnsupportedError
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -38,6 +38,8 @@ _FILESYSTEMS = {"proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup",
 _NAMESPACES = ("pid", "network", "ipc", "uts", "cgroup")
 # On the next start podman would change the owner or the label of all that is below the source.
 _CHANGING = {"U", "z", "Z", "O", "idmap"}
+_REFUSING = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP")
+_USUAL_POLICIES = ("SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE")
 _VALUED = ("volume-opt", "upperdir=", "workdir=", "lowerdir=", "subpath=", "idmap=")
 
 
@@ -58,7 +60,7 @@ class Imported:
     host_paths: tuple[str, ...]
     """Files and directories of this host that the container mounts."""
     access: tuple[str, ...]
-    """What else the container gets of this host beyond its image, one phrase each."""
+    """What else the container gets of this host that one which asks for nothing has not, one phrase each."""
     health_interval: str
     """The interval of its healthcheck as podman writes durations; empty without one."""
 
@@ -83,7 +85,7 @@ def import_config(config: dict[str, Any], spec: dict[str, Any], graph_root: Path
     _rebuild_paths(config, identity, graph_root)
     _check_values(config)
     volumes = _volumes(config, volume_root)
-    host_paths = _mounts(spec, volumes)
+    host_paths, secrets = _mounts(spec, volumes), _secrets(config)
     shared = _namespaces(spec, made=config.get("createNetNS") is True)
     return Imported(
         config,
@@ -94,9 +96,9 @@ def import_config(config: dict[str, Any], spec: dict[str, Any], graph_root: Path
         _text(config, "rootfsImageName"),
         runtime,
         volumes,
-        _secrets(config),
+        secrets,
         tuple(sorted(set(host_paths))),
-        (*_privileges(config, spec), *shared),
+        (*_privileges(config, spec), *shared, *(f"the secret {name}" for name in secrets)),
         _interval(_object(config, "healthcheck")),
     )
 
@@ -194,19 +196,55 @@ def _namespaces(spec: dict[str, Any], *, made: bool) -> list[str]:
         if namespace.pop("path", "") and not (kind == "network" and made):
             raise UnsupportedError(f"the container joins a {kind[:20]!r} namespace of its host by path")
         found[kind] = namespace
+    if "user" in found:
+        raise UnsupportedError("the container has a user namespace of its own (--userns), which podman cannot restore")
     if "mount" not in found:
         raise IntegrityError("the container has no mount namespace of its own")
     return [f"the {kind} namespace" for kind in _NAMESPACES if kind not in found]
 
 
 def _privileges(config: dict[str, Any], spec: dict[str, Any]) -> list[str]:
-    linux = _object(spec, "linux")
+    """What the container may do beyond what podman gives one that asks for nothing, one phrase each."""
+    linux, process = _object(spec, "linux"), _object(spec, "process")
     rules = _object(linux, "resources").get("devices") or ()
-    found = ["what --privileged gives"] if config.get("privileged") or config.get("mountAllDevices") else []
+    privileged = bool(config.get("privileged") or config.get("mountAllDevices"))
+    found = ["what --privileged gives"] if privileged else []
     found += sorted({_text(device, "path") for device in linux.get("devices") or ()})
     if not found and (config.get("cdiDevices") or any(rule and rule.get("allow") for rule in rules)):
         found.append("devices")
+    return found if privileged else [*found, *_powers(process), *_openings(config, linux, process)]
+
+
+def _powers(process: dict[str, Any]) -> list[str]:
+    """Capabilities and scheduling."""
+    sets = _object(process, "capabilities")
+    names = {_name(each) for held in sets.values() for each in held or ()}
+    found = [f"the capability {name}" for name in sorted(names - defaults.capabilities())]
+    policy = _text(_object(process, "scheduler"), "policy")
+    return [*found, f"the scheduling policy {policy}"] if policy not in ("", *_USUAL_POLICIES) else found
+
+
+def _openings(config: dict[str, Any], linux: dict[str, Any], process: dict[str, Any]) -> list[str]:
+    """Where it is less confined than usual."""
+    found, profile = [], _object(linux, "seccomp")
+    if profile.get("defaultAction") not in _REFUSING:
+        found.append("every system call (no seccomp profile, or one that allows what it does not name)")
+    else:
+        held = {_name(each) for each in _object(process, "capabilities").get("bounding") or ()}
+        if calls := defaults.more_calls(profile, held):
+            found.append(f"the system calls {' '.join(calls[:20])}{' …' if len(calls) > 20 else ''}")
+    for key, usual in (("maskedPaths", defaults.MASKED), ("readonlyPaths", defaults.READONLY)):
+        found += [f"access to {path}" for path in sorted(usual - {str(each) for each in linux.get(key) or ()})]
+    module = host.lsm()
+    if module == "apparmor" and _text(process, "apparmorProfile") in ("", "unconfined"):
+        found.append("no AppArmor profile")
+    if module == "selinux" and not _text(config, "ProcessLabel"):
+        found.append("no SELinux label")
     return found
+
+
+def _name(capability: Any) -> str:
+    return str(capability).upper().removeprefix("CAP_")
 
 
 def _interval(health: dict[str, Any]) -> str:

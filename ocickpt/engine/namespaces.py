@@ -10,11 +10,13 @@ See proc_pid_mountinfo(5), mount(2) under "Remounting an existing mount", setns(
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import re
+import stat
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ocickpt.errors import CommandError
@@ -22,7 +24,8 @@ from ocickpt.errors import CommandError
 FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
 """The flags that take something away, as mountinfo and mount(2) call them."""
 _OTHERS = {"nosymfollow": 256, "noatime": 1 << 10, "nodiratime": 1 << 11, "relatime": 1 << 21}
-_REMOUNT, _BIND = 1 << 5, 1 << 12
+_REMOUNT, _BIND, _RECURSIVE = 1 << 5, 1 << 12, 1 << 14
+_READ_ONLY = sum(FLAGS.values())
 _OWN_ROOT, _NEW_MOUNTS, _NEW_NETWORK = 0x200, 0x20000, 0x40000000
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _NETWORK = re.compile(r"net(\.[A-Za-z0-9_-]+)+")
@@ -34,11 +37,9 @@ def loose(pid: int, wanted: Mapping[str, int], proc: Path = Path("/proc")) -> di
     Raises OSError when there is no such process.
     """
     found: dict[str, int] = {}
-    for line in (proc / str(pid) / "mountinfo").read_text("utf-8", "surrogateescape").splitlines():
-        words = line.split(" ")
-        path = _ESCAPE.sub(lambda escape: chr(int(escape[1], 8)), words[4])
-        known = FLAGS | _OTHERS
-        found[path] = sum(known[word] for word in words[5].split(",") if word in known)
+    known = FLAGS | _OTHERS
+    for line in _mountinfo(pid, proc):
+        found[_path(line)] = sum(known[word] for word in line[5].split(",") if word in known)
     return {path: flags | wanted[path] for path, flags in found.items() if path in wanted and wanted[path] & ~flags}
 
 
@@ -50,7 +51,40 @@ def remount(pid: int, flags: Mapping[str, int]) -> None:
 
     def change() -> None:
         for path, value in flags.items():
-            _check(_libc().mount(None, os.fsencode(path), None, ctypes.c_ulong(value | _REMOUNT | _BIND), None), path)
+            _mount(None, path, None, value | _REMOUNT | _BIND)
+
+    _inside(f"/proc/{pid}/ns/mnt", _NEW_MOUNTS, change)
+
+
+def unprotected(pid: int, paths: Iterable[str], proc: Path = Path("/proc")) -> set[str]:
+    """Those of `paths` in /proc and /sys that process `pid` sees as the kernel has them: nothing is mounted there.
+
+    Raises OSError when there is no such process.
+    """
+    mounted = {_path(line) for line in _mountinfo(pid, proc)}
+    kernels = {each for each in paths if each.startswith(("/proc/", "/sys/")) and f"/{each.split('/')[1]}" in mounted}
+    root = proc / str(pid) / "root"
+    return {each for each in kernels - mounted if os.path.lexists(root / each.lstrip("/"))}
+
+
+def protect(pid: int, hidden: Iterable[str], readonly: Iterable[str]) -> None:
+    """Hide files and directories of the kernel from process `pid`, and keep it from writing to others.
+
+    As runtimes do it (runc libcontainer/rootfs_linux.go, maskPaths and readonlyPath). Errors as of `remount`.
+    """
+
+    def change() -> None:
+        for path in hidden:
+            if os.path.isdir(path):  # noqa: PTH112 - in the container's namespace
+                _mount("tmpfs", path, "tmpfs", _READ_ONLY, "size=4k,nr_inodes=1")
+                continue
+            null = os.stat("/dev/null")  # noqa: PTH116
+            if not stat.S_ISCHR(null.st_mode) or null.st_rdev != os.makedev(1, 3):
+                raise OSError(errno.ENODEV, "the container's /dev/null is another device", path)
+            _mount("/dev/null", path, None, _BIND)
+        for path in readonly:
+            _mount(path, path, None, _BIND | _RECURSIVE)
+            _mount(path, path, None, _BIND | _REMOUNT | _READ_ONLY)
 
     _inside(f"/proc/{pid}/ns/mnt", _NEW_MOUNTS, change)
 
@@ -74,6 +108,21 @@ def set_sysctls(pid: int, values: Mapping[str, str]) -> None:
             Path("/proc/sys", *name.split(".")).write_text(setting, "utf-8")
 
     _inside(f"/proc/{pid}/ns/net", _NEW_NETWORK, change)
+
+
+def _mountinfo(pid: int, proc: Path) -> list[list[str]]:
+    text = (proc / str(pid) / "mountinfo").read_text("utf-8", "surrogateescape")
+    return [line.split(" ") for line in text.splitlines()]
+
+
+def _path(line: list[str]) -> str:
+    """The mount point in a line of mountinfo."""
+    return _ESCAPE.sub(lambda escape: chr(int(escape[1], 8)), line[4])
+
+
+def _mount(source: str | None, path: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    raw = [os.fsencode(each) if each else None for each in (source, path, kind, data)]
+    _check(_libc().mount(raw[0], raw[1], raw[2], ctypes.c_ulong(flags), raw[3]), path)
 
 
 def _inside(namespace: str, kind: int, change: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""What CRIU and the runtimes leave undone when they restore a container, for it to be what it was.
+"""What CRIU and the runtimes leave undone when they restore a container, for it to be what its specification says.
 
 It is done right after podman's restore, for a moment the container runs without; where a container is restored
 instead of started it is done before the container runs.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from ocickpt import gate
 from ocickpt.engine import criu, crun, namespaces, podman
 from ocickpt.errors import IntegrityError, NotFoundError, StorageError
 from ocickpt.model import parse_json
@@ -21,56 +19,50 @@ MOUNTS = re.compile(r"mountpoints-\d+\.img", re.ASCII)
 """The names of the images that list a container's mounts."""
 
 
-@dataclass(frozen=True)
-class EarlyFilter:
-    """A seccomp profile, and what crun compiles of it while other things are done."""
+def complete(container: podman.Running, mountpoints: Iterable[bytes]) -> None:
+    """Confine and set the restored `container` as its specification says, and as these images of its mounts do.
 
-    profile: dict[str, Any]
-    compiled: Future[bytes]
-
-    @classmethod
-    def begin(cls, pool: Executor, spec: dict[str, Any], work: Path) -> EarlyFilter:
-        """Have the profile of `spec` compiled in `pool`, with files in `work`."""
-        profile = crun.profile_of(spec)
-        return cls(profile, pool.submit(crun.compile_filter, profile, work))
-
-
-def complete(
-    container: podman.Running, mountpoints: Iterable[bytes], work: Path, early: EarlyFilter | None = None
-) -> None:
-    """Confine and set the restored `container` like the one whose `mountpoints` images these are.
-
-    Files are made in `work`. crun's filter may have been begun `early`. Raises NotFoundError when the container has
-    ended meanwhile.
+    Raises NotFoundError when the container has ended meanwhile.
     """
     try:
         spec = parse_json((container.bundle / "config.json").read_bytes(), "bundle's config.json")
     except OSError as error:
         raise StorageError(f"{error.filename} cannot be read: {error.strerror}") from error
+    expected = gate.Expected.of(spec)
     try:
-        _restrict_mounts(container.pid, criu.mount_flags(mountpoints))
+        _restrict_mounts(container.pid, expected, criu.mount_flags(mountpoints))
+        _protect(container.pid, expected)
         _set_sysctls(container.pid, spec)
     except OSError as error:
         raise NotFoundError(
             f"the restored container's process {container.pid} is gone", hint="`podman logs` may tell why"
         ) from error
-    if container.runtime == "crun":
-        profile = crun.profile_of(spec)
-        if early and early.profile == profile:
-            crun.keep_filter(container.id, spec, early.compiled.result)
-        else:
-            crun.keep_filter(container.id, spec, lambda: crun.compile_filter(profile, work))
+    if container.runtime == "crun" and expected.seccomp:
+        crun.keep_filter(container.id, next(gate.compiled(expected.seccomp)))
 
 
-def _restrict_mounts(pid: int, flags: dict[str, int]) -> None:
+def _restrict_mounts(pid: int, expected: gate.Expected, flags: dict[str, int]) -> None:
+    """Give mounts what they should have: what the specification says, and what they had."""
     restricting = sum(namespaces.FLAGS.values())
     wanted = {path: value & restricting for path, value in flags.items()}
+    for path, mount in expected.mounts.items():
+        wanted[path] = wanted.get(path, 0) | mount.flags
     loose = namespaces.loose(pid, wanted)
     if loose:
         namespaces.remount(pid, loose)
         loose = namespaces.loose(pid, wanted)
     if loose:
         raise IntegrityError(f"the restored container may do more with its mount {min(loose)!r} than it could")
+
+
+def _protect(pid: int, expected: gate.Expected) -> None:
+    """Hide and protect what this host has in /proc and /sys, and the checkpoint's host had not."""
+    open_to_all = namespaces.unprotected(pid, (*expected.masked, *expected.readonly))
+    if open_to_all:
+        namespaces.protect(pid, expected.masked & open_to_all, expected.readonly & open_to_all)
+        open_to_all = namespaces.unprotected(pid, open_to_all)
+    if open_to_all:
+        raise IntegrityError(f"the restored container is not kept from {min(open_to_all)!r}, as it should be")
 
 
 def _set_sysctls(pid: int, spec: dict[str, Any]) -> None:

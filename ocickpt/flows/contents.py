@@ -36,6 +36,9 @@ PAGEMAP = re.compile(r"checkpoint/pagemap-(shmem-)?\d+\.img")
 
 _KEPT = (CONFIG, SPEC, INVENTORY)
 _LEFT_OUT = ("dump.log", "artifacts")
+_NETWORK = re.compile(r"checkpoint/(ifaddr|route6?|rule|ip6?tables|nftables)-\d+\.img", re.ASCII)
+"""What CRIU would give to root's tools when it restores a network of its own making (--network none under crun): the
+kernel gives a loopback device its addresses by itself."""
 _BOOT_FILE, _BOOT = 512 << 10, 7 << 20
 """The largest file, and the largest sum of files, of the boot pack; the pack may have 8 MiB."""
 SMALL_LIMIT = 64 << 20
@@ -117,7 +120,7 @@ class Contents:
 
     def _member(self, member: Member) -> Iterator[Content]:
         name = member.name
-        if name.split("/")[0] in _LEFT_OUT or member.type is FileType.DIRECTORY:
+        if name.split("/")[0] in _LEFT_OUT or _NETWORK.fullmatch(name) or member.type is FileType.DIRECTORY:
             return
         if name == ROOTFS_DIFF:
             yield from archive.tree_contents(archive.nested(member.stream), Kind.ROOTFS)

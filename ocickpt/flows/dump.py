@@ -123,7 +123,7 @@ def undo(journal: Journal) -> None:
         ]
         podman.restore_in_place(subject)
         with suppress(NotFoundError):  # it runs, or has ended since
-            confine.complete(podman.container(subject.id).running, mountpoints, Path(record.work))
+            confine.complete(podman.container(subject.id).running, mountpoints)
     elif is_whole(record):
         keep(journal, record.reason)
         gone = "removed it (--rm)" if subject is None else "started it anew"

@@ -1,7 +1,7 @@
-"""What CRIU's images would have CRIU do as root, held against what the description shows, before it does it.
+"""What a checkpoint would have podman, the runtime and CRIU do, held against what it may be, before they do it.
 
 CRIU gives every process the credentials and filters its image names, whatever the OCI specification says,
-and mounts what the images list: looking at the container afterwards would be too late.
+and mounts what the images list: looking at the container afterwards would be too late. The rules are `gate`'s.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ocickpt.description import Description, Security
-from ocickpt.engine import criu
+from ocickpt import gate
+from ocickpt.description import Description
+from ocickpt.engine import allowed, criu, libpod, podman
 from ocickpt.errors import IntegrityError
 from ocickpt.flows import confine
 from ocickpt.flows import contents as parts
 from ocickpt.flows.describe import labels
 from ocickpt.flows.rebuild import Rebuilder
-from ocickpt.model import FileType, parse_json
-from ocickpt.trust import process, security
+from ocickpt.model import FileType, Kind, parse_json
+from ocickpt.trust import security
 
-_CORE = re.compile(r"checkpoint/core-\d+\.img", re.ASCII)
-_SECCOMP = re.compile(r"checkpoint/seccomp\.img")
-_MOUNTS = re.compile(rf"checkpoint/{confine.MOUNTS.pattern}", re.ASCII)
+_IMAGES = "checkpoint/"
+_DESCRIPTORS = "checkpoint/descriptors.json"
+_MOUNTS = re.compile(rf"{_IMAGES}{confine.MOUNTS.pattern}", re.ASCII)
 
 
 def saved(rebuilder: Rebuilder) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -31,39 +32,50 @@ def saved(rebuilder: Rebuilder) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, spec
 
 
-def verify(rebuilder: Rebuilder, config: dict[str, Any], spec: dict[str, Any], shown: Description) -> None:
-    """Hold what is `saved`, and CRIU's images, against what the description shows of the container's security.
+def imported(config: dict[str, Any], spec: dict[str, Any], shown: Description, roots: podman.Roots) -> libpod.Imported:
+    """The container as podman may get to see it, once it is the one that the description shows; IntegrityError."""
+    found = libpod.import_config(config, spec, roots.graph, roots.volumes)
+    if (found.id, found.name, found.image_id, found.runtime) != (
+        shown.container.id,
+        shown.container.name,
+        shown.image.id,
+        shown.runtime.name,
+    ):
+        raise IntegrityError("the checkpoint holds another container than its description shows")
+    return found
+
+
+def verify(
+    rebuilder: Rebuilder,
+    config: dict[str, Any],
+    spec: dict[str, Any],
+    shown: Description,
+    bundle: dict[str, Any] | None = None,
+) -> None:
+    """Hold what is `saved` against what the description shows of the container's security, and CRIU's images against
+    the specification: that of the `bundle` that they are to be restored in, if there is one already.
 
     Raises IntegrityError, UnsupportedError.
     """
     real = security.summary(spec, criu.images_lsm(rebuilder.file(parts.INVENTORY)), labels(config))
     if real != shown.security:
         raise IntegrityError("the checkpoint's security settings are not those its description shows")
-    check(rebuilder, real)
-
-
-def check(rebuilder: Rebuilder, shown: Security) -> None:
-    """Refuse images of processes that may do more than `shown`, or that mount filesystems of the host.
-
-    Raises IntegrityError, UnsupportedError.
-    """
-    synchronized = all(criu.synchronized(rebuilder.file(name)) for name in _named(rebuilder, _SECCOMP))
-    for name in _named(rebuilder, _CORE):
-        found = criu.confinement(rebuilder.file(name), synchronized=synchronized)
-        problem = process.weaker(found, shown) or process.unlabelled(found, shown) if found else ""
-        if problem:
-            raise IntegrityError(f"a process of the checkpoint is not confined as its description shows ({problem})")
-    criu.check_mounts(mountpoints(rebuilder))
+    expected = gate.Expected.of(bundle or allowed.only(spec, allowed.SPEC, "OCI specification"))
+    names = [path for path in rebuilder.small_files() if path.startswith(_IMAGES)]
+    if _DESCRIPTORS in names:
+        gate.check_descriptors(rebuilder.file(_DESCRIPTORS))
+    images = [path.removeprefix(_IMAGES) for path in names if path != _DESCRIPTORS]
+    gate.check(gate.Images(images, lambda name: rebuilder.file(_IMAGES + name)), expected)
+    gate.check_tree(
+        (
+            (entry.path, entry.type, entry.major, entry.minor)
+            for entry in rebuilder.index.files
+            if entry.kind in (Kind.ROOTFS, Kind.VOLUME) and entry.type in (FileType.CHARACTER, FileType.BLOCK)
+        ),
+        expected,
+    )
 
 
 def mountpoints(rebuilder: Rebuilder) -> list[bytes]:
     """The images that list the mounts of the container, one for each mount namespace."""
-    return [rebuilder.file(name) for name in _named(rebuilder, _MOUNTS)]
-
-
-def _named(rebuilder: Rebuilder, pattern: re.Pattern[str]) -> list[str]:
-    return [
-        entry.path
-        for entry in rebuilder.index.files
-        if entry.type is FileType.REGULAR and pattern.fullmatch(entry.path)
-    ]
+    return [rebuilder.file(path) for path in rebuilder.small_files() if _MOUNTS.fullmatch(path)]

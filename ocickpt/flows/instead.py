@@ -113,8 +113,8 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
         preflight.check_host(found.description, here)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
         configuration, saved = images.saved(rebuilder)
-        images.verify(rebuilder, configuration, saved, found.description)
         bundle.check(spec, saved, request.runtime)
+        images.verify(rebuilder, configuration, saved, found.description, spec)
         image, before = storage.image_of(request.bundle), found.description.image
         if image not in ("", before.id):
             raise IncompatibleError(
@@ -223,7 +223,7 @@ def _restore(
     paths = ["--image-path", str(request.work / "images"), "--work-path", str(request.work)]
     command = [*request.call, "restore", "--detach", "--bundle", str(request.bundle), *paths, *options, request.id]
     # With our own descriptors: they become the container's.
-    status = proc.call(command)
+    status = proc.call_whole(command)
     lazy.disarm(request.bundle, request.work)
     if status:
         reasons = criu.log_errors(request.work / "restore.log")
@@ -231,7 +231,7 @@ def _restore(
     request.run("pause", request.id)
     state = parse_json(request.run("state", request.id).stdout.encode(), "state of the container")
     running = podman.Running(request.id, request.id, request.runtime, request.bundle, int(state["pid"]), os.getppid())
-    confine.complete(running, images.mountpoints(rebuilder), request.work)
+    confine.complete(running, images.mountpoints(rebuilder))
     problem = process.unconfined(running.pid, found.description.security)
     if problem:
         raise IntegrityError(f"the restored container is not confined as it was ({problem}); it was removed")

@@ -108,7 +108,7 @@ def _confine(container: podman.Container, work: Path) -> None:
             mountpoints.append(member.stream.read())
     shown = security.summary(parse_json(spec, "container's OCI specification"))
     with suppress(NotFoundError):  # it ran, and has ended meanwhile
-        confine.complete(container.running, mountpoints, work)
+        confine.complete(container.running, mountpoints)
         if problem := process.unconfined(container.pid, shown):
             raise IntegrityError(f"it is not confined as it was ({problem})")
 

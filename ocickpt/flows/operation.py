@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from ocickpt import proc, shim
-from ocickpt.engine import crun
 from ocickpt.errors import BusyError, OcickptError, StorageError
 from ocickpt.flows.journal import Record
 
@@ -174,7 +173,6 @@ def make_directory(path: Path) -> Path:
 def remove_directory(path: Path) -> None:
     """Remove an operation's directory, and the one above it when that was the last."""
     try:
-        crun.clean(path)
         if path.exists():
             shutil.rmtree(path)
     except OSError as error:

@@ -98,13 +98,16 @@ def check_container(
     for path in imported.host_paths:
         if not Path(path).exists():
             raise IncompatibleError(f"the container mounts {path!r} of its host, which is not here")
-    _check_access(imported, host_access, progress)
+    check_access(imported, host_access, progress)
     if not storage.has_image(imported.image_id, roots.images) and not podman.image(imported.image_id):
         _pull_image(imported, progress)
 
 
-def _check_access(imported: Imported, allowed: bool, progress: Progress) -> None:
-    """What the container will have of this host is the user's to give, not the checkpoint's to take."""
+def check_access(imported: Imported, allowed: bool, progress: Progress) -> None:
+    """What the container will have of this host is the user's to give, not the checkpoint's to take.
+
+    Raises PrerequisiteError that names it, unless it is `allowed`.
+    """
     wanted = [*(f"the directory {path}" for path in imported.host_paths), *imported.access]
     if wanted and not allowed:
         raise PrerequisiteError(
@@ -112,8 +115,6 @@ def _check_access(imported: Imported, allowed: bool, progress: Progress) -> None
         )
     if wanted:
         progress.note(f"the container gets of this host: {', '.join(wanted)}")
-    if imported.secrets:
-        progress.note(f"the container gets secrets of this host: {', '.join(imported.secrets)}")
 
 
 def _pull_image(imported: Imported, progress: Progress) -> None:

@@ -47,6 +47,11 @@ class Rebuilder:
             raise IntegrityError(f"the checkpoint has no {name}")
         return self._boot[name]
 
+    def small_files(self) -> list[str]:
+        """The names of all that `file` may be asked for."""
+        entries = (*self.index.files_of(Kind.BOOT), *self.index.files_of(Kind.STATE))
+        return [entry.path for _, entry in entries if entry.type is FileType.REGULAR]
+
     def _read_boot(self) -> dict[str, bytes]:
         regular = [
             (number, entry) for number, entry in self.index.files_of(Kind.BOOT) if entry.type is FileType.REGULAR
@@ -64,15 +69,18 @@ class Rebuilder:
                 f"the checkpoint needs {needed >> 20} MiB, the filesystem of {place} has {free >> 20} free"
             )
 
-    def check_deletions(self, layers: Sequence[Path]) -> None:
+    def check_deletions(self, layers: Sequence[Path], hint: str) -> None:
         """Refuse deleted files that podman, which follows symlinks, would look for outside of the image's `layers`.
 
-        Raises IntegrityError, and UnsupportedError where the layers cannot be looked into.
+        Raises IntegrityError, and UnsupportedError with that `hint` where the layers cannot be looked into.
         """
         for _, entry in self.index.files_of(Kind.ROOTFS):
             if entry.type is FileType.WHITEOUT:
                 if not layers:
-                    raise UnsupportedError("podman cannot safely delete files here", hint="`ocickpt setup` helps")
+                    raise UnsupportedError(
+                        "the container has deleted files of its image, whose layers cannot be looked into here",
+                        hint=hint,
+                    )
                 parents = list(Path(entry.path).parents)[:-1]
                 if any((layer / parent).is_symlink() for layer in layers for parent in parents):
                     raise IntegrityError(f"the deleted file {entry.path[:200]!r} lies behind a symlink of the image")
@@ -215,6 +223,8 @@ class Rebuilder:
             else:
                 out.add_bytes(name, data)
         for number, entry in self.index.files_of(Kind.STATE):
+            if entry.path in replaced:
+                continue
             found = staged(number)
             out.add_file(entry.path, _rewritten(found, work) if entry.path == parts.DEVSHM else found)
 

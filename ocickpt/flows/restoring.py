@@ -10,9 +10,9 @@ running     it is confined as it was
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 from ocickpt import proc, shim
 from ocickpt.description import Description
-from ocickpt.engine import criu, crun, libpod, libtar, podman
+from ocickpt.engine import criu, libpod, libtar, podman
 from ocickpt.errors import (
     CommandError,
     ExistsError,
@@ -95,7 +95,7 @@ def _check(
     preflight.check_host(told, aside.facts.result())
     roots = aside.roots.result()
     config, spec = images.saved(rebuilder)
-    imported = _import(config, spec, told, roots)
+    imported = images.imported(config, spec, told, roots)
     preflight.check_container(
         imported,
         options.name,
@@ -112,19 +112,6 @@ def _verify(rebuilder: Rebuilder, config: dict[str, Any], spec: dict[str, Any], 
     """What takes as long as podman takes to come up."""
     told.check()
     images.verify(rebuilder, config, spec, told)
-
-
-def _import(config: dict[str, Any], spec: dict[str, Any], told: Description, roots: podman.Roots) -> libpod.Imported:
-    """The container's configuration, once it is that of the container which the description shows."""
-    imported = libpod.import_config(config, spec, roots.graph, roots.volumes)
-    if (imported.id, imported.name, imported.image_id, imported.runtime) != (
-        told.container.id,
-        told.container.name,
-        told.image.id,
-        told.runtime.name,
-    ):
-        raise IntegrityError("the checkpoint holds another container than its description shows")
-    return imported
 
 
 def _record(found: artifact.Artifact, imported: libpod.Imported, options: RestoreOptions, aside: Aside) -> Record:
@@ -179,9 +166,8 @@ class _Restore:
     def run(self) -> podman.Running:
         """The container, running, and confined as it was."""
         operation.make_directory(self.work)
-        with _early_filter(self.imported, self.aside, self.work) as early:
-            subject = self._podman(self._prepare())
-            confine.complete(subject, images.mountpoints(self.rebuilder), self.work, early)
+        subject = self._podman(self._prepare())
+        confine.complete(subject, images.mountpoints(self.rebuilder))
         _check_confined(subject, self.found)
         self.journal.step("running")
         return subject
@@ -218,7 +204,7 @@ class _Restore:
         rebuilder, options = self.rebuilder, self.options
         rebuilder.expect(Kind.STATE, Kind.MEMORY, Kind.ROOTFS, Kind.VOLUME)
         image = podman.image(self.imported.image_id)
-        rebuilder.check_deletions(image.layers if image else ())
+        rebuilder.check_deletions(image.layers if image else (), "`ocickpt setup` makes do without")
         archive, with_rootfs, with_volumes = (
             self.work / made.IMPORT,
             not options.ignore_rootfs,
@@ -297,19 +283,6 @@ class _Restore:
         for pages in (self.work / "pages").iterdir():
             pages.rename(image_path / pages.name)
         (image_path / shim.MARKER).unlink()
-
-
-@contextmanager
-def _early_filter(imported: libpod.Imported, aside: Aside, work: Path) -> Iterator[confine.EarlyFilter | None]:
-    """crun's filter, compiled while podman is at work; that has ended when the block has."""
-    if imported.runtime != "crun" or not crun.profile_of(imported.spec):
-        yield None
-        return
-    early = confine.EarlyFilter.begin(aside.pool, imported.spec, work)
-    try:
-        yield early
-    finally:
-        wait([early.compiled])
 
 
 def _running(container_id: str, name: str, imported: libpod.Imported, told: dict[str, Any]) -> podman.Running:

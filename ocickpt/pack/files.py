@@ -95,7 +95,9 @@ class Tree:
     def add(self, entry: Entry) -> None:
         """Check one more entry."""
         check_path(entry.path)
-        key = (entry.kind, entry.path)
+        # Boot and state are one archive in two packs: a name in both would be checked in one and used from the other.
+        kind = Kind.STATE if entry.kind is Kind.BOOT else entry.kind
+        key = (kind, entry.path)
         if key in self._types:
             raise IntegrityError(f"{entry.path[:200]!r} is there twice")
         if entry.mode > 0o177777 or not 0 <= entry.size <= MAX_SIZE:
@@ -104,13 +106,13 @@ class Tree:
             raise IntegrityError(f"{entry.path[:200]!r}: only memory consists of pages, and it has no size")
         if entry.kind is Kind.MEMORY and entry.type is not FileType.PAGES:
             raise IntegrityError(f"{entry.path[:200]!r}: memory consists of pages only")
-        self._check_link(entry)
+        self._check_link(entry, kind)
         if entry.xattrs:
             _check_xattrs(entry)
         self._types[key] = entry.type
         parent = entry.path.rpartition("/")[0]
-        while parent and (entry.kind, parent) not in self._parents:
-            self._parents.add((entry.kind, parent))
+        while parent and (kind, parent) not in self._parents:
+            self._parents.add((kind, parent))
             parent = parent.rpartition("/")[0]
 
     def add_all(self, entries: Iterable[Entry]) -> None:
@@ -125,10 +127,10 @@ class Tree:
             if self._types.get(key, FileType.DIRECTORY) not in _DIRECTORIES:
                 raise IntegrityError(f"something lies below {key[1][:200]!r}, which is not a directory")
 
-    def _check_link(self, entry: Entry) -> None:
+    def _check_link(self, entry: Entry, kind: Kind) -> None:
         if entry.type is FileType.HARDLINK:
             check_path(entry.link)
-            if self._types.get((entry.kind, entry.link)) not in _LINKABLE:
+            if self._types.get((kind, entry.link)) not in _LINKABLE:
                 raise IntegrityError(
                     f"{entry.path[:200]!r} is a link to {entry.link[:200]!r}, which does not precede it"
                 )

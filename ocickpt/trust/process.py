@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ocickpt.description import Security
 from ocickpt.errors import NotFoundError
-from ocickpt.model import Confinement
 
 # linux/capability.h, in the order of the bits.
 _CAPABILITIES = (
@@ -31,34 +30,14 @@ def unconfined(pid: int, security: Security, proc: Path = Path("/proc")) -> str:
             f"the restored container's process {pid} is gone", hint="`podman logs` may tell why"
         ) from error
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    found = Confinement(
-        int(fields.get("CapBnd", "0"), 16),
-        fields.get("Seccomp", "").strip() == "2",
-        fields.get("NoNewPrivs", "").strip() == "1",
-        "",
-    )
-    return weaker(found, security) or _label(proc / str(pid) / "attr" / "current", security)
-
-
-def weaker(found: Confinement, security: Security) -> str:
-    """What a thread with this confinement may do that `security` does not allow; its label is not looked at."""
-    if security.seccomp.mode == "filter" and not found.seccomp:
+    if security.seccomp.mode == "filter" and fields.get("Seccomp", "").strip() != "2":
         return "its seccomp filter is not in force"
-    if security.no_new_privileges and not found.no_new_privileges:
+    if security.no_new_privileges and fields.get("NoNewPrivs", "").strip() != "1":
         return "no_new_privs is not in force"
-    extra = found.capabilities & ~capability_mask(security.capabilities.bounding)
-    return f"its capabilities are more by {extra:#x}" if extra else ""
-
-
-def unlabelled(found: Confinement, security: Security) -> str:
-    """How the label that CRIU would give a thread differs from the one the container has; nothing if it does not."""
-    if security.images_lsm == "selinux" and security.selinux.process:
-        wanted, same = security.selinux.process, found.label.split(":")[:3] == security.selinux.process.split(":")[:3]
-    elif security.images_lsm == "apparmor" and security.apparmor:
-        wanted, same = security.apparmor, found.label.startswith(security.apparmor)
-    else:
-        return ""
-    return "" if same else f"it would run as {found.label or 'nothing'} instead of {wanted}"
+    extra = int(fields.get("CapBnd", "0"), 16) & ~capability_mask(security.capabilities.bounding)
+    if extra:
+        return f"it may have the capabilities {' '.join(capability_names(extra))}"
+    return _label(proc / str(pid) / "attr" / "current", security)
 
 
 def capability_mask(names: tuple[str, ...]) -> int:
@@ -66,6 +45,12 @@ def capability_mask(names: tuple[str, ...]) -> int:
     bits = {name: 1 << bit for bit, name in enumerate(_CAPABILITIES)}
     # Each bit once, however often and in whatever spelling it is named.
     return sum({bits.get(name.upper().removeprefix("CAP_"), 0) for name in names})
+
+
+def capability_names(mask: int) -> tuple[str, ...]:
+    """The names of the bits of `mask`, without ``CAP_``; the number of one that has none."""
+    names = dict(enumerate(_CAPABILITIES))
+    return tuple(names.get(bit, str(bit)) for bit in range(mask.bit_length()) if mask >> bit & 1)
 
 
 def _label(attribute: Path, security: Security) -> str:

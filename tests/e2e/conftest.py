@@ -239,13 +239,16 @@ Move = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def move(hosts: tuple[Host, Host], ref: str) -> Move:
-    """Checkpoint a container on host a, remove it there, restore it on host b; what the checkpoint's JSON says."""
+    """Checkpoint a container on host a, remove it there, restore it on host b; what the checkpoint's JSON says.
+
+    `given` are options of the restore.
+    """
     a, b = hosts
 
-    def run(name: str, *options: str) -> dict[str, Any]:
+    def run(name: str, *options: str, given: tuple[str, ...] = ()) -> dict[str, Any]:
         published: dict[str, Any] = json.loads(a.ocickpt("checkpoint", "--format", "json", *options, name, ref).stdout)
         a.run("podman", "rm", name)
-        b.ocickpt("restore", published["reference"])
+        b.ocickpt("restore", *given, published["reference"])
         return published
 
     return run

@@ -17,7 +17,8 @@ import pytest
 from ocickpt import names, schema
 from ocickpt.engine.archive import ArchiveWriter, members, nested, tree_contents, tree_tar
 from ocickpt.errors import ExistsError, IntegrityError, NotFoundError, OcickptError, UnsupportedError, UsageError
-from ocickpt.flows import artifact, catalog
+from ocickpt.flows import artifact, catalog, images
+from ocickpt.flows import pull as pulling
 from ocickpt.flows.contents import Contents
 from ocickpt.flows.pull import pull
 from ocickpt.flows.push import push
@@ -30,7 +31,13 @@ from tests.unit.test_pagemap import LAZY, PAGE, image, new, old
 
 ID, IMAGE = "c1" * 32, "d2" * 32
 CONFIG = {"id": ID, "name": "web", "runtime": "crun", "rootfsImageID": IMAGE, "rootfsImageName": "localhost/web:1"}
-SPEC = {"process": {"args": ["x"]}, "linux": {"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}}}
+SPEC = {
+    "process": {"args": ["x"]},
+    "linux": {
+        "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+        "namespaces": [{"type": each} for each in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+    },
+}
 VOLUMES = {"namedVolumes": [{"volumeName": "data", "dest": "/data"}, {"volumeName": "empty", "dest": "/empty"}]}
 # A page of zeros between others, and one that is there twice.
 MEMORY = os.urandom(3 * PAGE) + bytes(PAGE) + (b"twice" * PAGE)[:PAGE] * 2
@@ -46,6 +53,9 @@ def _pycriu(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("pycriu")
     module.images = types.SimpleNamespace(load=lambda file: {"entries": json.load(file)})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pycriu", module)
+    # The rest of CRIU's images is noise here, and the image is on no host: what is looked at is what comes back.
+    monkeypatch.setattr(images, "verify", lambda *_: None)
+    monkeypatch.setattr(pulling, "_layers", lambda _: (Path("/nonexistent"),))
 
 
 def checkpoint() -> Files:
@@ -144,12 +154,15 @@ def test_there_and_back(tmp_path: Path, compression: str) -> None:
     files = whole(tmp_path)
     files["deleted.files"] = json.dumps(["/etc/issue", "/usr/share/gone"]).encode()
     ref = sent(written(tmp_path / "in.tar", files, compression), tmp_path)
-    pulled = pull(ref, tmp_path / "out.tar", Access(), Silent())
+    pulled = pull(ref, tmp_path / "out.tar", True, Access(), Silent())
     assert pulled.path == str(tmp_path / "out.tar")
     before, after = read(tmp_path / "in.tar"), read(tmp_path / "out.tar")
     assert set(after) == set(before)
     for name, content in before.items():
-        assert after[name] == content, name
+        if name in ("config.dump", "spec.dump"):  # podman gets to see of these what it is allowed to
+            assert set(json.loads(content)) <= set(json.loads(after[name])), name
+        else:
+            assert after[name] == content, name
     assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith(".")) == []
 
 
@@ -191,7 +204,7 @@ def test_the_next_one_builds_upon_it(tmp_path: Path) -> None:
     assert first.present == 0
     assert second.present > 0
     assert catalog.inspect(second.reference, Access()).description.parent == first.digest
-    pull(f"oci:{tmp_path / 'layout'}:x", tmp_path / "out.tar", Access(), Silent())
+    pull(f"oci:{tmp_path / 'layout'}:x", tmp_path / "out.tar", True, Access(), Silent())
     assert read(tmp_path / "out.tar")["checkpoint/pages-7.img"] == MEMORY
 
 
@@ -200,7 +213,7 @@ def test_through_the_local_store(tmp_path: Path) -> None:
     away = push("web:1", f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
     assert away.digest == pushed.digest
     assert [each.name for each in catalog.list_checkpoints(None, Access())] == ["web:1"]
-    pulled = pull(f"oci:{tmp_path / 'layout'}:x", None, Access(), Silent())
+    pulled = pull(f"oci:{tmp_path / 'layout'}:x", None, False, Access(), Silent())
     assert pulled.reference == "layout:x"
     assert {each.name for each in catalog.list_checkpoints(None, Access())} == {"web:1", "layout:x"}
     assert catalog.remove("web:1", Access()).freed == 0
@@ -357,7 +370,7 @@ def test_what_a_pull_leaves_alone(tmp_path: Path) -> None:
     out = tmp_path / "out.tar"
     out.write_text("mine")
     with pytest.raises(ExistsError):
-        pull(ref, out, Access(), Silent())
+        pull(ref, out, True, Access(), Silent())
     assert out.read_text() == "mine"
     out.unlink()
     # The pack with the memory is damaged: no file appears, and nothing is left beside it.
@@ -369,9 +382,9 @@ def test_what_a_pull_leaves_alone(tmp_path: Path) -> None:
     pack.write_bytes(data)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(IntegrityError):
-        pull(ref, out, Access(), Silent())
+        pull(ref, out, True, Access(), Silent())
     with pytest.raises(NotFoundError):
-        pull(f"oci:{tmp_path / 'layout'}:none", out, Access(), Silent())
+        pull(f"oci:{tmp_path / 'layout'}:none", out, True, Access(), Silent())
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -235,7 +235,7 @@ def test_secrets(there: Podman) -> None:
         check(there, secrets=("password",))
     assert "podman secret create" in raised.value.hint
     there.secrets.add("password")
-    assert check(there, secrets=("password",)) == ["the container gets secrets of this host: password"]
+    assert check(there, secrets=("password",)) == []
 
 
 def test_paths_of_the_host(there: Podman, tmp_path: Path) -> None:

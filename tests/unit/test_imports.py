@@ -23,7 +23,8 @@ ROOMS = ("engine", "memory", "pack", "store", "trust")
 MAY_IMPORT = {
     "ocickpt": set[str](),
     **{f"ocickpt.{room}": set[str]() for room in ROOMS},
-    "ocickpt.flows": {*(f"ocickpt.{room}" for room in ROOMS), "ocickpt.shim", "ocickpt.guard"},
+    "ocickpt.gate": {"ocickpt.engine", "ocickpt.trust"},
+    "ocickpt.flows": {*(f"ocickpt.{room}" for room in (*ROOMS, "gate")), "ocickpt.shim", "ocickpt.guard"},
     # The command line knows flows, and the two types of the store that users write down.
     "ocickpt.cli": {"ocickpt.flows", "ocickpt.store.Access", "ocickpt.store.Reference"},
     "ocickpt.__main__": {"ocickpt.cli"},

@@ -21,7 +21,7 @@ SPECIFICATION = Path(__file__).parents[2] / "schemas" / "README.md"
 def document() -> dict[str, Any]:
     packed = pack(
         MemoryStore(),
-        [pages("m", {0: b"x" * 4096}), *(regular(kind, "f", b"y") for kind in Kind if kind is not Kind.MEMORY)],
+        [pages("m", {0: b"x" * 4096}), *(regular(kind, kind.name, b"y") for kind in Kind if kind is not Kind.MEMORY)],
     )
     config = Descriptor(names.CONFIG_TYPE, "sha256:" + "0" * 64, 1000)
     manifest = Manifest(

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from ocickpt.engine import defaults, host
 from ocickpt.engine.libpod import Imported, import_config
-from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
+from ocickpt.errors import IntegrityError, OcickptError, PrerequisiteError, UnsupportedError
 
 ID = "996080a5fd0a51ecd9b9d5b3dc51580c9c3724b8353910257e2ad40481d1e00d"
 OTHER = "0" * 64
@@ -67,6 +68,8 @@ SPEC: dict[str, Any] = {
             {"type": "cgroup"},
         ],
         "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]},
+        "maskedPaths": sorted(defaults.MASKED),
+        "readonlyPaths": sorted(defaults.READONLY),
     },
 }
 
@@ -279,7 +282,76 @@ def test_what_it_gets_of_the_host_is_told() -> None:
     )
     allowed = spec_with("linux", "resources", "devices", value=[{"allow": True, "access": "rwm"}])
     assert load(spec=allowed).access == ("devices",)
-    assert load(secrets=[{"name": "b", "Target": "/x"}], secret_env={"A": {"name": "a"}}).secrets == ("a", "b")
+    found = load(secrets=[{"name": "b", "Target": "/x"}], secret_env={"A": {"name": "a"}})
+    assert (found.secrets, found.access) == (("a", "b"), ("the secret a", "the secret b"))
+
+
+def seccomp(**changes: Any) -> dict[str, Any]:
+    return spec_with("linux", "seccomp", value=SPEC["linux"]["seccomp"] | changes)
+
+
+def test_privileges_that_podman_gives_nobody_unasked_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [
+            {"names": ["read"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0}], "excludes": {"caps": ["CAP_BPF"]}},
+            {"names": ["bpf", "clone"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["kexec_load"], "action": "SCMP_ACT_ERRNO"},
+            {"names": ["other"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["nowhere"]}},
+        ],
+    }  # fmt: skip
+    (tmp_path / "seccomp.json").write_text(json.dumps(profile))
+    monkeypatch.setattr(defaults, "_PROFILES", (str(tmp_path / "seccomp.json"),))
+
+    def calls(*names: str, **more: Any) -> list[dict[str, Any]]:
+        return [{"names": list(names), "action": "SCMP_ACT_ALLOW", **more}]
+
+    capabilities = {"bounding": ["CAP_CHOWN", "CAP_SYS_ADMIN"], "permitted": ["CAP_CHOWN", "CAP_NET_RAW"]}
+    everything = "every system call (no seccomp profile, or one that allows what it does not name)"
+    masked, readonly = sorted(defaults.MASKED - {"/proc/kcore"}), sorted(defaults.READONLY - {"/proc/sys"})
+    cases: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+        (
+            spec_with("process", "capabilities", value=capabilities),
+            ("the capability NET_RAW", "the capability SYS_ADMIN"),
+        ),
+        (spec_with("process", "scheduler", value={"policy": "SCHED_FIFO"}), ("the scheduling policy SCHED_FIFO",)),
+        (spec_with("linux", "seccomp", value=None), (everything,)),
+        (seccomp(defaultAction="SCMP_ACT_ALLOW"), (everything,)),
+        (seccomp(defaultAction="SCMP_ACT_LOG"), (everything,)),
+        (seccomp(syscalls=calls("read", "bpf", "kexec_load", "younger")), ("the system calls bpf kexec_load",)),
+        (seccomp(syscalls=calls("clone")), ("the system calls clone",)),
+        (seccomp(syscalls=calls("clone", args=[{"index": 1}])), ()),
+        (spec_with("linux", "maskedPaths", value=masked), ("access to /proc/kcore",)),
+        (spec_with("linux", "readonlyPaths", value=readonly), ("access to /proc/sys",)),
+    ]
+    for spec, told in cases:
+        assert load(spec=spec).access == told
+    monkeypatch.setattr(host, "lsm", lambda: "apparmor")
+    assert load().access == ("no AppArmor profile",)
+    assert load(spec=spec_with("process", "apparmorProfile", value="containers-default")).access == ()
+    monkeypatch.setattr(host, "lsm", lambda: "selinux")
+    assert load().access == ("no SELinux label",)
+    assert load(ProcessLabel="system_u:system_r:container_t:s0").access == ()
+
+
+def test_a_host_may_give_more_by_default(tmp_path: Path) -> None:
+    assert "NET_RAW" not in defaults.capabilities(tmp_path)
+    (tmp_path / "etc/containers/containers.conf.d").mkdir(parents=True)
+    (tmp_path / "etc/containers/containers.conf").write_text('[containers]\ndefault_capabilities = ["CHOWN"]')
+    assert defaults.capabilities(tmp_path) == {"CHOWN"}
+    drop_in = tmp_path / "etc/containers/containers.conf.d/x.conf"
+    drop_in.write_text('[containers]\ndefault_capabilities = ["CAP_NET_RAW"]')
+    assert defaults.capabilities(tmp_path) == {"NET_RAW"}
+    drop_in.write_text("[")
+    with pytest.raises(PrerequisiteError, match=r"x\.conf"):
+        defaults.capabilities(tmp_path)
+
+
+def test_a_user_namespace_is_refused() -> None:
+    namespaces = [*SPEC["linux"]["namespaces"], {"type": "user"}]
+    with pytest.raises(UnsupportedError, match="user namespace"):
+        load(spec=spec_with("linux", "namespaces", value=namespaces))
 
 
 def test_members_are_what_was_checked() -> None:

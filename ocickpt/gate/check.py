@@ -1,0 +1,20 @@
+"""All rules, one after the other: cheap and clear ones first."""
+
+from __future__ import annotations
+
+from ocickpt.gate import files, filters, mounts, tasks
+from ocickpt.gate.expected import Expected
+from ocickpt.gate.images import Images
+
+
+def check(images: Images, expected: Expected) -> None:
+    """Refuse images that would have CRIU do more than make the processes of a container as `expected`.
+
+    Raises IntegrityError for what such a container cannot have, UnsupportedError for what this version does not know.
+    """
+    images.decode_all()
+    tasks.check_processes(images, expected)
+    mounts.check_mounts(images.numbered("mountpoints"), expected)
+    files.check_files(images, expected)
+    files.check_nodes(images, expected)
+    filters.check_filters(images, expected)

@@ -1,0 +1,173 @@
+"""CRIU's images, by name and by message: what is not listed here CRIU does not get to read.
+
+A file is decoded as the message that its name stands for, whole, and must be nothing but that: a field or value which
+this pycriu does not know would be one that nothing was held against.
+
+Source: criu/image-desc.c, criu/include/magic.h and images/*.proto of CRIU 4.2.1.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias
+
+from ocickpt.engine import criu
+from ocickpt.errors import IntegrityError, UnsupportedError
+
+Message: TypeAlias = Any
+"""A protobuf message of pycriu."""
+
+DECODED: Final = {
+    r"inventory": "INVENTORY",
+    r"pstree": "PSTREE",
+    r"core-\d+": "CORE",
+    r"ids-\d+": "IDS",
+    r"mm-\d+": "MM",
+    r"fs-\d+": "FS",
+    r"fdinfo-\d+": "FDINFO",
+    r"files": "FILES",
+    r"remap-fpath": "REMAP_FPATH",
+    r"filelocks": "FILE_LOCKS",
+    r"tty-info": "TTY_INFO",
+    r"tty-data": "TTY_DATA",
+    r"memfd": "MEMFD_INODE",
+    r"cgroup": "CGROUP",
+    r"seccomp": "SECCOMP",
+    r"mountpoints-\d+": "MNTS",
+    r"netns-\d+": "NETNS",
+    r"netdev-\d+": "NETDEV",
+    r"utsns-\d+": "UTSNS",
+    r"timens-\d+": "TIMENS",
+    r"ipcns-var-\d+": "IPC_VAR",
+}
+"""Images that consist of messages alone, and CRIU's name for the kind."""
+
+FIRST: Final = {r"ghost-file-[0-9a-f]+": "GHOST_FILE"}
+"""Images of one message, and then content."""
+
+CONTENT: Final = (
+    r"pagemap-(shmem-)?\d+", r"pipes-data", r"fifo-data", r"sk-queues", r"tcp-stream-[0-9a-f]+",
+    r"ipcns-(shm|msg|sem)-\d+", r"tmpfs-(dev-)?\d+\.tar\.gz",
+)  # fmt: skip
+"""What processes held, in memory of the kernel or in their own filesystems. It goes to them, and acts on nothing else;
+device nodes in a tmpfs are looked at (`files`)."""
+
+REFUSED: Final = {
+    r"creds-\d+|rlimit-\d+|itimers-\d+|posix-timers-\d+|sigacts-\d+|vmas-\d+|signal-[sp]-\d+"
+    r"|reg-files|ext-files|ns-files|eventfd|eventpoll(-tfd)?|signalfd|inotify(-wd)?|fanotify(-mark)?"
+    r"|pipes|fifo|unixsk|inetsk|packetsk|netlinksk|tty|tunfile|timerfd|pidfd|pages-shmem-.*": (
+        "is an image of an old format, which CRIU reads beside the new ones"
+    ),
+    r"ifaddr-\d+|route6?-\d+|rule-\d+|iptables-\d+|ip6tables-\d+|nftables-\d+": (
+        "would have root's tools set up a network; podman makes that itself"
+    ),
+    r"netns-(ct|exp)-\d+": "would set up connection tracking",
+    r"apparmor": "brings AppArmor policies to be loaded",
+    r"userns-\d+|pidns-\d+": "is of a namespace that no container podman restores has",
+    r"binfmt-misc(-\d+)?": "would register an interpreter with the kernel",
+    r"autofs-\d+": "would mount an automounter's directory",
+    r"bpfmap-(file|data)": "would load BPF maps into the kernel",
+}  # fmt: skip
+"""What CRIU would act on, and why no checkpoint of a podman container has it."""
+
+_COMMON: Final = 0x54564319
+"""IMG_COMMON_MAGIC: begins every image but the inventory (criu/include/magic.h)."""
+_MOST: Final = 1 << 20
+"""Messages in one image, at most."""
+
+
+class Images:
+    """The images of one checkpoint. `names` are those of its files, `read` gives the content of one.
+
+    UnsupportedError for a file that CRIU must not read.
+    """
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], bytes]) -> None:
+        self._names = sorted(names)
+        self._read = read
+        self._found: dict[str, list[Message]] = {}
+        for name in self._names:
+            _check_name(name)
+
+    def names(self, pattern: str) -> list[str]:
+        """The names that match, without ``.img``."""
+        whole = re.compile(pattern + r"\.img", re.ASCII)
+        return [name.removesuffix(".img") for name in self._names if whole.fullmatch(name)]
+
+    def numbered(self, prefix: str) -> dict[int, list[Message]]:
+        """The messages of each image ``PREFIX-N``, by N; IntegrityError when one is not what its name says."""
+        return {int(name.rpartition("-")[2]): self.messages(name) for name in self.names(prefix + r"-\d+")}
+
+    def messages(self, name: str) -> list[Message]:
+        """The messages of one image; none when it is not there."""
+        if name not in self._found:
+            there = f"{name}.img" in self._names
+            self._found[name] = _decode(name, self.raw(name)) if there else []
+        return self._found[name]
+
+    def one(self, name: str) -> Message:
+        """The one message of an image; IntegrityError when there is another number of them."""
+        found = self.messages(name)
+        if len(found) != 1:
+            raise IntegrityError(f"the checkpoint's {name}.img has {len(found)} messages instead of one")
+        return found[0]
+
+    def raw(self, name: str) -> bytes:
+        """The bytes of an image."""
+        return self._read(f"{name}.img")
+
+    def decode_all(self) -> None:
+        """Read whatever can be decoded, so that none of it is anything else."""
+        for pattern in (*DECODED, *FIRST):
+            for name in self.names(pattern):
+                self.messages(name)
+
+
+def _check_name(name: str) -> None:
+    stem = name.removesuffix(".img")
+    if stem == name:
+        raise UnsupportedError(f"{name[:200]!r} is no image of CRIU")
+    for pattern, reason in REFUSED.items():
+        if re.fullmatch(pattern, stem, re.ASCII):
+            raise UnsupportedError(f"the checkpoint's {name} {reason}")
+    if not any(re.fullmatch(pattern, stem, re.ASCII) for pattern in (*DECODED, *FIRST, *CONTENT)):
+        raise UnsupportedError(f"the checkpoint has an image of an unknown kind, {name[:200]!r}")
+
+
+def _decode(name: str, data: bytes) -> list[Message]:
+    kind, content = next(
+        (kind, pattern in FIRST) for pattern, kind in (DECODED | FIRST).items() if re.fullmatch(pattern, name, re.ASCII)
+    )
+    images = criu.pycriu_images()
+    head = struct.pack("<I", images.magic.by_name[kind])
+    head = head if kind == "INVENTORY" else struct.pack("<I", _COMMON) + head
+    if not data.startswith(head):
+        raise IntegrityError(f"the checkpoint's {name}.img is of another kind than its name says")
+    found: list[Message] = []
+    at = len(head)
+    while at < len(data) and not (content and found):
+        size = int.from_bytes(data[at : at + 4], "little")
+        at += 4
+        if len(found) >= _MOST or at + size > len(data):
+            raise IntegrityError(f"the checkpoint's {name}.img is cut short or too long")
+        payload = images.pb.ghost_file_entry if content else images.handlers[kind].payload
+        found.append(_message(name, payload(), data[at : at + size]))
+        at += size
+    return found
+
+
+def _message(name: str, message: Message, data: bytes) -> Message:
+    try:
+        message.ParseFromString(data)
+        message.DiscardUnknownFields()
+        known = message.SerializeToString()
+    except Exception as error:  # of protobuf, whose versions differ in what they raise
+        raise IntegrityError(f"the checkpoint's {name}.img cannot be read: {error}") from error
+    if known != data:
+        raise UnsupportedError(
+            f"the checkpoint's {name}.img has fields or values that this host's pycriu does not know",
+            hint="install the version of criu and pycriu here that the checkpoint was made with",
+        )
+    return message

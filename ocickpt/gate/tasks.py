@@ -1,0 +1,212 @@
+"""What CRIU would make of processes and threads: namespaces, credentials, scheduling, limits, cgroups.
+
+Source: images/core.proto, creds.proto, cgroup.proto; criu/pstree.c (get_clone_mask), criu/cr-restore.c, criu/cgroup.c;
+capabilities(7), "Transformation of capabilities during execve()".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from ocickpt.errors import IntegrityError, UnsupportedError
+from ocickpt.gate.expected import Expected
+from ocickpt.gate.images import Images, Message
+from ocickpt.trust.process import capability_names
+
+_NAMESPACES: Final = {
+    "pid": "pid_ns_id", "network": "net_ns_id", "ipc": "ipc_ns_id", "uts": "uts_ns_id", "mount": "mnt_ns_id",
+    "user": "user_ns_id", "cgroup": "cgroup_ns_id", "time": "time_ns_id",
+}  # fmt: skip
+_ALIVE, _STOPPED, _DEAD, _ZOMBIE = 1, 3, 2, 6
+"""task_state (criu/include/pid.h)."""
+_KEEP_CAPS: Final = 1 << 4
+"""The one securebit that takes no CAP_SETPCAP (capabilities(7))."""
+_SELINUX, _APPARMOR = 1, 2
+"""lsmtype (images/inventory.proto)."""
+_USUAL_POLICIES: Final = (0, 3, 5)
+"""SCHED_OTHER, SCHED_BATCH, SCHED_IDLE (sched(7))."""
+_LIMITS: Final = (
+    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+)  # fmt: skip
+"""In the order of CRIU's images, which is the kernel's (asm-generic/resource.h)."""
+_NO_LIMIT: Final = (1 << 64) - 1
+_PROPERTY: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+", re.ASCII | re.IGNORECASE)
+_LOOPBACK: Final = 1
+"""nd_type (images/netdev.proto)."""
+_NETWORK: Final = "extRootNetNS"
+"""What both runtimes call the network namespace that they hand over (runc criu_linux.go, crun criu.c)."""
+
+
+def check_processes(images: Images, expected: Expected) -> None:
+    """Refuse processes that a container as `expected` cannot have. IntegrityError, UnsupportedError."""
+    tasks = images.messages("pstree")
+    if not tasks:
+        raise IntegrityError("the checkpoint has no processes")
+    _check_namespaces(images, expected, [task.pid for task in tasks])
+    cores = images.numbered("core")
+    threads = {thread for task in tasks for thread in (task.pid, *task.threads)}
+    if cores.keys() - threads:
+        raise IntegrityError(
+            f"the checkpoint has an image of thread {min(cores.keys() - threads)}, which no process has"
+        )
+    sets = {each.id for cgroup in images.messages("cgroup") for each in cgroup.sets}
+    sets |= {0, images.one("inventory").root_cg_set}
+    for number, found in cores.items():
+        if len(found) != 1:
+            raise IntegrityError(f"core-{number}.img has {len(found)} messages instead of one")
+        _check_core(number, found[0], expected, sets, images.one("inventory").lsmtype)
+    check_cgroups(images.messages("cgroup"), expected)
+
+
+def _check_namespaces(images: Images, expected: Expected, pids: Iterable[int]) -> None:
+    """Where a process has the id of CRIU's own namespace it stays in that: in the host's, or the restoring engine's."""
+    roots, first = images.one("inventory").root_ids, None
+    ids = images.numbered("ids")
+    for pid in pids:
+        if pid not in ids or len(ids[pid]) != 1:
+            raise IntegrityError(f"the checkpoint does not say which namespaces process {pid} has")
+        own = ids[pid][0]
+        first = first or own
+        for kind, field in _NAMESPACES.items():
+            if not (own.HasField(field) and roots.HasField(field)) and (kind in expected.namespaces or kind == "user"):
+                raise IntegrityError(f"the checkpoint does not say which {kind} namespace process {pid} has")
+            shared = getattr(own, field) == getattr(roots, field)
+            if kind in expected.namespaces and shared:
+                raise IntegrityError(f"process {pid} of the checkpoint would get the {kind} namespace of this host")
+            if kind not in expected.namespaces and not shared and kind in ("user", "time", "pid"):
+                raise UnsupportedError(f"process {pid} of the checkpoint has a {kind} namespace its container has not")
+            if getattr(own, field) != getattr(first, field) and not expected.may("SYS_ADMIN"):
+                raise IntegrityError(f"process {pid} of the checkpoint has another {kind} namespace than its container")
+    _check_network(images, expected)
+
+
+def _check_network(images: Images, expected: Expected) -> None:
+    """A network is given to the container, or has a loopback device only: others CRIU would make with root's tools."""
+    given = expected.joins_network or "network" not in expected.namespaces
+    for number, networks in images.numbered("netns").items():
+        for network in networks:
+            named = network.ext_key == _NETWORK and [field.name for field, _ in network.ListFields()] == ["ext_key"]
+            if not named and (given or network.ext_key or network.nsids):
+                raise IntegrityError(
+                    f"the checkpoint's netns-{number}.img would make a network; the container is given one"
+                )
+    for number, devices in images.numbered("netdev").items():
+        if given or [device.type for device in devices] != [_LOOPBACK] or devices[0].name != "lo":
+            raise IntegrityError(f"the checkpoint's netdev-{number}.img would make network devices")
+
+
+def _check_core(number: int, core: Message, expected: Expected, sets: set[int], module: int) -> None:
+    """`core` is that of a thread, with a label of the security `module`; of a process's first there is more."""
+    process = core.tc if core.HasField("tc") else None
+    if process and process.task_state in (_DEAD, _ZOMBIE) and not core.HasField("thread_core"):
+        return  # it has an exit code, and nothing more
+    if process and process.task_state not in (_ALIVE, _STOPPED):
+        raise UnsupportedError(f"process {number} of the checkpoint is in the state {process.task_state}")
+    thread = core.thread_core
+    if not core.HasField("thread_core") or not thread.HasField("creds"):
+        raise IntegrityError(f"the checkpoint does not say who thread {number} is: it has no credentials")
+    creds = thread.creds
+    if problem := _identity(creds, expected) or _capabilities(creds, expected) or _label(creds, module, expected):
+        raise IntegrityError(f"thread {number} of the checkpoint {problem}")
+    if thread.sched_policy not in _USUAL_POLICIES and not (expected.realtime or expected.may("SYS_NICE")):
+        raise IntegrityError(
+            f"thread {number} of the checkpoint has the real-time policy {thread.sched_policy}: it takes CAP_SYS_NICE"
+        )
+    if {core.thread_core.cg_set, process.cg_set if process else 0} - sets:
+        raise IntegrityError(f"thread {number} of the checkpoint is in a cgroup that its images do not name")
+    if process and (problem := _limits(process, expected)):
+        raise IntegrityError(f"process {number} of the checkpoint {problem}")
+
+
+def _identity(creds: Message, expected: Expected) -> str:
+    """Who a thread is that no process of the container can become; nothing if it can."""
+    if expected.no_new_privileges and not creds.no_new_privs:
+        return "does without the container's no_new_privs"
+    if not expected.no_new_privileges:
+        return ""  # a program that is setuid may be started (sudo), and one that is root may drop it
+    uids = {creds.uid, creds.euid, creds.suid, creds.fsuid}
+    if not expected.permitted & _bit(7) and uids != {expected.uid}:
+        return f"is user {min(uids - {expected.uid})}, which user {expected.uid} cannot become under no_new_privs"
+    gids = {creds.gid, creds.egid, creds.sgid, creds.fsgid, *creds.groups}
+    if not expected.permitted & _bit(6) and gids - expected.groups:
+        return f"is in group {min(gids - expected.groups)}, which cannot be joined under no_new_privs"
+    return ""
+
+
+def _capabilities(creds: Message, expected: Expected) -> str:
+    """What a thread has that no process of the container can come to have."""
+    sets = {name: _mask(getattr(creds, f"cap_{name}")) for name in ("inh", "prm", "eff", "bnd", "amb")}
+    held = sets["prm"] | sets["eff"] | sets["amb"]
+    extra = (held | sets["bnd"] | sets["inh"] & ~expected.inheritable) & ~expected.bounding
+    if not extra and expected.no_new_privileges:
+        extra = held & ~expected.permitted
+    if extra:
+        return f"has capabilities that its container cannot have: {' '.join(capability_names(extra))}"
+    if creds.secbits & ~_KEEP_CAPS and not expected.may("SETPCAP"):
+        return f"has the securebits {creds.secbits:#x}, which take CAP_SETPCAP"
+    return ""
+
+
+def _label(creds: Message, module: int, expected: Expected) -> str:
+    """A label that confines otherwise than the container's; its categories are a copy's own."""
+    label = creds.lsm_profile.partition(" (")[0]
+    if module == _SELINUX and expected.selinux and label.split(":")[:3] != expected.selinux.split(":")[:3]:
+        return f"would run as {label[:200] or 'nothing'} instead of {expected.selinux}"
+    if module == _APPARMOR and expected.apparmor and not f"{label}//".startswith(f"{expected.apparmor}//"):
+        return f"would run as {label[:200] or 'nothing'} instead of {expected.apparmor}"
+    return ""
+
+
+def _limits(process: Message, expected: Expected) -> str:
+    if process.HasField("old_seccomp_mode") or process.HasField("old_seccomp_filter"):
+        return "has a seccomp filter of the old format, which would take the place of its own"
+    if expected.may("SYS_RESOURCE"):
+        return ""
+    for name, limit in zip(_LIMITS, process.rlimits.rlimits, strict=False):
+        most = expected.hard_limits.get(name, _NO_LIMIT)
+        if max(limit.cur, limit.max) > most:
+            return f"may have {max(limit.cur, limit.max)} of {name}, its container {most} (RLIMIT_{name})"
+    if process.oom_score_adj < min(0, expected.oom_score_adj):
+        return f"has the oom_score_adj {process.oom_score_adj}, its container {expected.oom_score_adj}"
+    return ""
+
+
+def check_cgroups(cgroups: Iterable[Message], expected: Expected) -> None:
+    """Refuse paths that lead out of the container's cgroup, and properties that are none: CRIU writes them as root."""
+    for cgroup in cgroups:
+        members = [member for each in cgroup.sets for member in each.ctls]
+        # In the unified hierarchy (it has no name) every process is below where the first one is.
+        own = next((member.path for member in members if not member.name), "")
+        for member in members:
+            if ".." in member.path.split("/") or not member.path.startswith("/"):
+                raise IntegrityError(f"the checkpoint names the cgroup {member.path[:200]!r}, which is none")
+            if not member.name and (own == "/" or not f"{member.path}/".startswith(f"{own}/")):
+                raise IntegrityError(
+                    f"a process of the checkpoint is in the cgroup {member.path[:200]!r}, not the container's"
+                )
+            if "cgroup" in expected.namespaces and not member.name and not member.HasField("cgns_prefix"):
+                raise IntegrityError("the checkpoint would leave its processes in the host's cgroup namespace")
+        for controller in cgroup.controllers:
+            for directory in controller.dirs:
+                _check_directory(directory)
+
+
+def _check_directory(directory: Message) -> None:
+    if ".." in directory.dir_name.split("/"):
+        raise IntegrityError(f"the checkpoint names the cgroup {directory.dir_name[:200]!r}, which is none")
+    for each in directory.properties:
+        if not _PROPERTY.fullmatch(each.name):
+            raise IntegrityError(f"the checkpoint sets {each.name[:200]!r} of a cgroup, which is no property of one")
+    for child in directory.children:
+        _check_directory(child)
+
+
+def _mask(words: Iterable[int]) -> int:
+    return sum(word << 32 * position for position, word in enumerate(words))
+
+
+def _bit(number: int) -> int:
+    return 1 << number
