@@ -12,6 +12,7 @@ from typing import Any
 
 from ocickpt.errors import IntegrityError, PrerequisiteError
 
+CONFIGURATION = Path("/etc/criu")
 _LOG_TAIL = 256 << 10
 _ERROR = re.compile(r"Error \([^)]*\): (.*)")
 _NOISE = ("rlimit: Can't setup RLIMIT_NOFILE", "Dumping FAILED", "Restoring FAILED")
@@ -23,6 +24,19 @@ _KERNELS = 1 << 2 | 1 << 3 | 1 << 12
 """VMA_AREA_VSYSCALL, VMA_AREA_VDSO and VMA_AREA_VVAR (criu/include/image.h)."""
 _NO_NETWORK_LOCK = bytes([11 << 3, 2])
 """``network_lock_method``, a varint: NETWORK_LOCK_SKIP (images/inventory.proto, criu/include/cr_options.h)."""
+
+
+def ignores_cgroups(runtime: str) -> bool:
+    """Whether this host has CRIU leave cgroups alone for a runtime: then it moves no task and sets no property."""
+    return "manage-cgroups=ignore" in configuration(runtime)
+
+
+def configuration(runtime: str) -> list[str]:
+    """The words of what this host has CRIU do for a runtime (``/etc/criu/runc.conf``); none without that file."""
+    try:
+        return (CONFIGURATION / f"{runtime}.conf").read_text("utf-8", "replace").split()
+    except OSError:
+        return []
 
 
 def images_lsm(inventory: bytes) -> str:

@@ -11,16 +11,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
-from ocickpt.engine import host
+from ocickpt.engine import criu, host
 from ocickpt.errors import OcickptError
 from ocickpt.model import Silent
 
 State = Literal["ok", "warning", "failed"]
-
-CRIU_CONFIGURATION = Path("/etc/criu")
 
 _PODMAN: Final = (5,)
 _CRIU_FROZEN: Final = (4, 1)  # dumps a frozen container and leaves it frozen
@@ -176,9 +173,9 @@ def _cgroups() -> Iterator[Check]:
         yield Check("cgroups", "ok", version or "none mounted")
         return
     lacking = [
-        str(CRIU_CONFIGURATION / f"{name}.conf")
+        str(criu.CONFIGURATION / f"{name}.conf")
         for name in host.RUNTIMES
-        if host.program(name) and "manage-cgroups=ignore" not in _words(CRIU_CONFIGURATION / f"{name}.conf")
+        if host.program(name) and not criu.ignores_cgroups(name)
     ]
     found = f"v2, and v1 hierarchies beside it ({', '.join(old[:4])}{', …' if len(old) > 4 else ''})"
     if lacking:
@@ -271,13 +268,6 @@ class _Notes(Silent):
     def note(self, text: str) -> None:
         """Kept."""
         self.notes.append(text)
-
-
-def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8", "replace").split()
-    except OSError:
-        return []
 
 
 CHECKS: Final[tuple[tuple[str, Callable[[], Iterable[Check]]], ...]] = (

@@ -65,7 +65,10 @@ def verify(
     if _DESCRIPTORS in names:
         gate.check_descriptors(rebuilder.file(_DESCRIPTORS))
     images = [path.removeprefix(_IMAGES) for path in names if path != _DESCRIPTORS]
-    gate.check(gate.Images(images, lambda name: rebuilder.file(_IMAGES + name)), expected)
+    found = gate.Images(images, lambda name: rebuilder.file(_IMAGES + name))
+    gate.check(found, expected)
+    if not criu.ignores_cgroups(shown.runtime.name):
+        gate.check_cgroups(found, shown.container.id)
     gate.check_tree(
         (
             (entry.path, entry.type, entry.major, entry.minor)

@@ -11,5 +11,6 @@ from ocickpt.gate.expected import Expected
 from ocickpt.gate.files import check_descriptors, check_tree
 from ocickpt.gate.images import Images
 from ocickpt.gate.profile import compiled
+from ocickpt.gate.tasks import check_cgroups
 
-__all__ = ["Expected", "Images", "check", "check_descriptors", "check_tree", "compiled"]
+__all__ = ["Expected", "Images", "check", "check_cgroups", "check_descriptors", "check_tree", "compiled"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ocickpt import config
-from ocickpt.engine import host
+from ocickpt.engine import criu, host
 from ocickpt.errors import StorageError
 from ocickpt.flows import doctor, journal, setup
 from ocickpt.flows.doctor import Check
@@ -166,7 +166,7 @@ def test_libraries(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_old_cgroups_beside_the_new(facts: Facts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(doctor, "CRIU_CONFIGURATION", tmp_path)
+    monkeypatch.setattr(criu, "CONFIGURATION", tmp_path)
     facts(v1_hierarchies=("name=systemd", "cpu"))
     found = check("cgroups")
     assert found.state == "warning"
