@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from ocickpt import libraries
 from ocickpt.engine import host
 from ocickpt.errors import OcickptError
 from ocickpt.model import Silent
@@ -28,7 +29,6 @@ _CRIU_FIXED: Final = (4, 2)  # the first that dumps TCP sockets on Linux 6.16
 _CRIU_UNKNOWN: Final = (4, 3)  # brings compressed pages
 _LINUX_NEW: Final = (6, 16)
 _FREE: Final = 1 << 30
-_LIBRARIES: Final = ("click", "jsonschema", "libarchive", "numpy", "rich", "urllib3", "zstandard")
 _FEATURES: Final = (
     ("mem_dirty_track", "pre-copy is not possible: changed pages cannot be told", "use a kernel with MEM_SOFT_DIRTY"),
     ("uffd-noncoop", "lazy restore is not possible", "use a kernel with USERFAULTFD"),
@@ -60,9 +60,9 @@ def _tried(name: str, check: Callable[[], Iterable[Check]]) -> list[Check]:
     except OcickptError as error:
         found.append(Check(name, "failed", error.message, error.hint))
     except Exception as error:  # noqa: BLE001 - a doctor that falls ill helps nobody
-        found.append(
-            Check(name, "failed", f"could not be examined: {type(error).__name__}: {error}", "report this bug")
-        )
+        lacking = libraries.unusable(error)
+        remedy = lacking.hint if lacking else "report this bug"
+        found.append(Check(name, "failed", f"could not be examined: {libraries.reason(error)}", remedy))
     return found
 
 
@@ -144,17 +144,16 @@ def _skopeo() -> Iterator[Check]:
 
 
 def _libraries() -> Iterator[Check]:
-    missing = []
-    for name in _LIBRARIES:
+    broken = False
+    for name in libraries.LIBRARIES:
         try:
             importlib.import_module(name)
-        except Exception:  # noqa: BLE001 - libarchive-c raises TypeError where libarchive.so is missing
-            missing.append(name)
-    if missing:
-        remedy = "`pip install ocickpt` brings them; libarchive also needs the distribution's libarchive"
-        yield Check("python libraries", "failed", f"missing: {', '.join(missing)}", remedy)
-    else:
-        yield Check("python libraries", "ok", ", ".join(_LIBRARIES))
+        except Exception as error:  # noqa: BLE001 - they raise whatever they like
+            broken = True
+            found = f"{name}: {libraries.reason(error)}"
+            yield Check("python libraries", "failed", found, libraries.remedy(name, error))
+    if not broken:
+        yield Check("python libraries", "ok", ", ".join(libraries.LIBRARIES))
 
 
 def _kernel() -> Iterator[Check]:
