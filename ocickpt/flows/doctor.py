@@ -18,6 +18,7 @@ from ocickpt import libraries
 from ocickpt.engine import host
 from ocickpt.errors import OcickptError
 from ocickpt.model import Silent
+from ocickpt.versions import numbers
 
 State = Literal["ok", "warning", "failed"]
 
@@ -77,7 +78,7 @@ def _podman() -> Iterator[Check]:
     version = host.podman_version()
     if not version:
         yield Check("podman", "failed", "not installed", "install the package podman")
-    elif host.numbers(version) < _PODMAN:
+    elif numbers(version) < _PODMAN:
         yield Check("podman", "warning", version, "ocickpt is tried with podman 5; install that")
     else:
         yield Check("podman", "ok", version)
@@ -100,7 +101,7 @@ def _criu() -> Iterator[Check]:
     if not version:
         yield Check("criu", "failed", "not installed", "install the package criu, version 4.2")
         return
-    number, new_kernel = host.numbers(version), host.numbers(kernel) >= _LINUX_NEW
+    number, new_kernel = numbers(version), numbers(kernel) >= _LINUX_NEW
     if new_kernel and number < (4,):
         yield Check("criu", "failed", f"{version} cannot start on Linux {kernel}", "install criu 4.2")
     elif new_kernel and number < _CRIU_FIXED:
@@ -128,7 +129,7 @@ def _pycriu() -> Iterator[Check]:
     remedy = "install python3-pycriu (Debian) or python3-criu (Fedora), for the Python that runs ocickpt"
     if not version:
         yield Check("pycriu", "failed", "cannot be imported", f"{remedy}; a venv needs --system-site-packages")
-    elif version != "unknown" and criu and host.numbers(version)[:2] != host.numbers(criu)[:2]:
+    elif version != "unknown" and criu and numbers(version)[:2] != numbers(criu)[:2]:
         yield Check("pycriu", "warning", f"{version}, criu is {criu}", "install both in the same version")
     else:
         yield Check("pycriu", "ok", version)
