@@ -28,8 +28,8 @@ from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, po
 from ocickpt.flows.describe import volumes
 from ocickpt.flows.helpers import Helpers
 from ocickpt.flows.rebuild import Rebuilder
-from ocickpt.flows.tell import refuse, say
-from ocickpt.model import Kind, Silent, parse_json
+from ocickpt.flows.tell import Logged, refuse, say
+from ocickpt.model import Kind, parse_json
 from ocickpt.store import Access, open_source
 from ocickpt.trust import process
 
@@ -115,7 +115,8 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
         if helpers:
             helpers.prepare(lazy.plan(found.reference, Access(), here))
         preflight.check_host(found.description, here)
-        rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
+        progress = Logged(f"container {request.id[:12]}")
+        rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         configuration, saved = images.saved(rebuilder)
         images.verify(rebuilder, configuration, saved, found.description)
         bundle.check(spec, saved, request.runtime)

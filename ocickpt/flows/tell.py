@@ -11,6 +11,18 @@ from pathlib import Path
 
 from ocickpt import libraries
 from ocickpt.errors import OcickptError
+from ocickpt.model import Silent
+
+
+class Logged(Silent):
+    """Progress where nobody watches: what the user should know goes to the system log, and says of `what` it is."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def note(self, text: str) -> None:
+        """One sentence."""
+        say(f"{self._what}: {text}", quiet=True)
 
 
 def say(text: str, *, error: bool = False, quiet: bool = False, plain: bool = False) -> None:
