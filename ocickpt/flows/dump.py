@@ -25,7 +25,7 @@ from ocickpt.engine import archive, criu, host, pages, podman
 from ocickpt.errors import BusyError, CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.flows import confine, contents, operation, setup
 from ocickpt.flows.journal import CHECKPOINT, Journal, Record
-from ocickpt.model import Progress
+from ocickpt.model import Progress, Stage
 from ocickpt.shim import CAPTURED, EXPORT
 from ocickpt.versions import numbers
 
@@ -76,7 +76,7 @@ def dump(subject: podman.Container, options: CheckpointOptions, journal: Journal
     """Dump `subject`, up to the step "dumped"."""
     work = operation.make_directory(Path(journal.record.work))
     _check_space(subject, work)
-    progress.stage("dumping")
+    progress.stage(Stage.DUMPING)
     _run_podman(subject, options, journal, work)
     journal.step("dumped")
     if not options.leave_running:

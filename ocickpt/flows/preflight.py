@@ -15,7 +15,7 @@ from ocickpt.errors import (
     UnsupportedError,
     UsageError,
 )
-from ocickpt.model import Progress
+from ocickpt.model import Progress, Stage
 from ocickpt.versions import numbers
 
 # Instruction set extensions a program may have found with CPUID and go on using (proc(5), cpuinfo).
@@ -119,7 +119,7 @@ def _check_access(imported: Imported, allowed: bool, progress: Progress) -> None
 
 def _pull_image(imported: Imported, progress: Progress) -> None:
     """podman pulls by name but builds on the ID: the ID must be here, whatever the name says."""
-    progress.stage(f"pulling {imported.image_name}")
+    progress.stage(Stage.PULLING, imported.image_name)
     if not imported.image_name.startswith("localhost/") and podman.pull(imported.image_name):
         if podman.image(imported.image_id):
             return

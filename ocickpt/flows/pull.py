@@ -10,7 +10,7 @@ from pathlib import Path
 from ocickpt.errors import ExistsError, StorageError
 from ocickpt.flows import artifact
 from ocickpt.flows.rebuild import Rebuilder
-from ocickpt.model import Kind, Progress
+from ocickpt.model import Kind, Progress, Stage
 from ocickpt.store import Access, copy_blobs, open_source, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
@@ -32,7 +32,7 @@ def pull(ref: str, output: Path | None, access: Access, progress: Progress) -> P
         return _to_archive(reference, output, access, progress)
     with closing(open_store(reference, access)) as origin, _local(reference) as local:
         found = artifact.load(origin, reference)
-        progress.stage("fetching")
+        progress.stage(Stage.FETCHING)
         progress.expect(found.size)
         with local.writing():
             copy_blobs(origin, local, (found.manifest.config, *found.manifest.layers), progress)
@@ -48,7 +48,7 @@ def _to_archive(reference: Reference, output: Path, access: Access, progress: Pr
         found = artifact.load(source, reference)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         rebuilder.expect(*(kind for kind in Kind if kind is not Kind.BOOT))
-        progress.stage("fetching")
+        progress.stage(Stage.FETCHING)
         try:
             with tempfile.TemporaryDirectory(prefix=".ocickpt-", dir=output.absolute().parent) as work:
                 rebuilder.whole(output, {}, Path(work))
