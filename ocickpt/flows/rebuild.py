@@ -191,8 +191,8 @@ class Rebuilder:
                 "1 extended attribute was" if len(attributes) == 1 else f"{len(attributes)} extended attributes were"
             )
             self._progress.note(
-                f"{count} lost, for {where} is on a filesystem that does not take them: file capabilities, access lists"
-                f" or labels are missing there ({first}{', …' if len(attributes) > 3 else ''})"
+                f"{count} lost, for {where} is on a filesystem that does not take them: file capabilities and access"
+                f" lists, say, are missing there ({first}{', …' if len(attributes) > 3 else ''})"
             )
 
     def skeleton(self, path: Path, replaced: dict[str, bytes], work: Path) -> None:

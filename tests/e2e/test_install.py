@@ -250,6 +250,19 @@ def test_the_debian_package_goes_and_podman_goes_on(bare: tuple[Host, Host], ref
     b.run("podman", "--runtime", runtime, "run", "--rm", "localhost/busybox", "true")
 
 
+def test_a_debian_package_that_cannot_undo_its_setup_goes_all_the_same(bare: tuple[Host, Host]) -> None:
+    a, _ = bare
+    install_deb(a, readme()[0])
+    a.sh("cd / && ocickpt setup && rm -r /usr/lib/python3/dist-packages/ocickpt/cli")
+    assert "is still there" in a.out("apt-get", "remove", "--yes", "ocickpt")
+    assert runtime_path(a, "crun") == "/usr/local/libexec/ocickpt/crun"
+    run(a, "crun", *COUNTER)
+    assert a.ask("web") == "0"
+    a.run("podman", "container", "checkpoint", "web")
+    a.run("podman", "container", "restore", "web")
+    assert a.ask("web") == "1"
+
+
 def test_removing_the_debian_package_leaves_the_setup_of_another(bare: tuple[Host, Host]) -> None:
     a, _ = bare
     install_pipx(a, readme()[1])
