@@ -3,6 +3,7 @@
 # make demo    a container moves from one host of the lab to another, and counts on
 # make bench   podman's own way against ours, in the lab
 # make docs    write what is generated: command reference, manual page, completions
+# make deb     the Debian package, in dist
 # make dev     .venv with everything that development needs
 # make clean   remove what the others made in this directory
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 LAB := contrib/lab/lab
 SOURCES := ocickpt tests
 
-.PHONY: check test demo bench docs dev clean
+.PHONY: check test demo bench docs dev deb clean
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check --quiet .
@@ -37,6 +38,9 @@ $(VENV)/ready: pyproject.toml .ci/venv
 	@.ci/venv $(VENV)
 	@touch $@
 
+deb:
+	@contrib/deb/build dist
+
 clean:
-	rm -rf $(VENV) .lanes .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .lanes .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find ocickpt tests contrib -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,8 +26,13 @@ def main(argv: list[str]) -> int:
     except (ValueError, KeyError, TypeError, AttributeError):
         sys.stderr.write("ocickpt: what is on stdin is not the state of a container\n")
         return 1
-    from ocickpt.flows import hooks
+    try:
+        from ocickpt.flows import hooks
+    except Exception as error:  # noqa: BLE001 - an installation that is broken
+        from ocickpt.flows.tell import say, told
 
+        say(f"container {container[:12]}: {told(error)}", error=True)
+        return 0 if argv == ["push"] else 1  # what has ended has ended
     if argv == ["gate"]:
         return hooks.gate(container, bundle, annotations)
     if argv == ["push"]:

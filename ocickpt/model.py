@@ -214,11 +214,28 @@ class Content:
     open: Callable[[], BinaryIO] | None = None
 
 
+class Stage(enum.Enum):
+    """What a flow is at; how it is called is for whoever shows it."""
+
+    DUMPING = enum.auto()
+    PACKING = enum.auto()
+    """And sending what is packed."""
+    SENDING = enum.auto()
+    FETCHING = enum.auto()
+    PULLING = enum.auto()
+    """The image whose name is told."""
+    RESTORING = enum.auto()
+    WAITING_FOR_PODMAN = enum.auto()
+    """The one of an interrupted operation, whose verb is told."""
+    WAITING_FOR_MEMORY = enum.auto()
+    """The container's, which follows it."""
+
+
 class Progress(Protocol):
     """Told what happens; never asked. Every method may be called from any thread."""
 
-    def stage(self, text: str) -> None:
-        """A new stage begins, in a few words ("dumping", "uploading")."""
+    def stage(self, stage: Stage, of: str = "") -> None:
+        """A new stage begins; `of` what, where there are several."""
 
     def expect(self, size: int) -> None:
         """`size` more bytes are to be moved."""
@@ -236,7 +253,7 @@ class Progress(Protocol):
 class Silent:
     """Progress that nobody watches."""
 
-    def stage(self, text: str) -> None:
+    def stage(self, stage: Stage, of: str = "") -> None:
         """Ignored."""
 
     def expect(self, size: int) -> None:

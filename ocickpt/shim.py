@@ -81,9 +81,7 @@ def main(argv: list[str]) -> NoReturn:
         if bundle := _may_be_wanted([runtime, *arguments[:position]], rest):
             sys.exit(_intercept([runtime, *arguments[:position]], rest, bundle))
     if verb == "create":
-        from ocickpt.flows import instead
-
-        sys.exit(instead.create([runtime, *arguments[:position]], rest))
+        sys.exit(_create([runtime, *arguments[:position]], rest))
     if verb in ("start", "state", "delete") and (CREATED / container(rest)).exists():
         sys.exit(_before_it_runs([runtime, *arguments[:position]], verb, rest))
     if verb == "restore" and (key := _marked(option(rest, "--image-path"))):
@@ -213,6 +211,17 @@ def _end(call: list[str], container: str) -> None:
         select.select([process], [], [], _PATIENCE)
 
 
+def _create(call: list[str], rest: list[str]) -> int:
+    """Restore the container that was to be created."""
+    try:
+        from ocickpt.flows import instead
+    except Exception as error:  # noqa: BLE001 - an installation that is broken; rather no container than another
+        from ocickpt.flows.tell import refuse
+
+        return refuse(error, option(call, "--log"))
+    return instead.create(call, rest)
+
+
 def _before_it_runs(call: list[str], verb: str, rest: list[str]) -> int:
     """`start`, `state` and `delete` of a container that stands still, for it was restored in its `create`."""
     if verb == "state":
@@ -269,9 +278,9 @@ def _intercept(call: list[str], rest: list[str], bundle: Path) -> int:
     try:
         from ocickpt.flows import intercept
     except Exception as error:  # noqa: BLE001 - an installation that is broken; podman gets its checkpoint
-        import syslog
+        from ocickpt.flows.tell import say, told
 
-        syslog.syslog(syslog.LOG_ERR, f"ocickpt: this checkpoint is not published: {error}")
+        say(f"this checkpoint is podman's alone, it is not published: {told(error)}", error=True)
         become(call[0], [*call[1:], "checkpoint", *rest])
     return intercept.checkpoint(call, rest, bundle)
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from ocickpt import __version__
+from ocickpt import __version__, libraries
 from ocickpt.cli.output import words
 from ocickpt.errors import OcickptError, StorageError
 
@@ -90,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
         # Whoever read our output has seen enough; a broken pipe anywhere else is not expected.
         return _BROKEN_PIPE if _stdout_is_closed() else _unexpected(error)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and not libraries.unusable(error):
             return _failed(_full(error))
         return _unexpected(error)
     except Exception as error:  # noqa: BLE001 - this is where bugs become one sentence
@@ -105,8 +105,8 @@ def _usage(error: click.ClickException) -> int:
     return error.exit_code
 
 
-def _failed(error: OcickptError) -> int:
-    _trace(error)
+def _failed(error: OcickptError, cause: BaseException | None = None) -> int:
+    _trace(cause or error)
     words(f"ocickpt: {error.message}")
     if error.hint:
         words(f"hint: {error.hint}")
@@ -119,6 +119,8 @@ def _full(error: OSError) -> StorageError:
 
 
 def _unexpected(error: BaseException) -> int:
+    if lacking := libraries.unusable(error):
+        return _failed(lacking, error)
     _trace(error)
     words(f"ocickpt: this is a bug: {type(error).__name__}: {error}")
     words("hint: please report it, with what OCICKPT_DEBUG=1 in the environment makes it print")

@@ -12,10 +12,22 @@ from typing import TYPE_CHECKING
 import click
 
 from ocickpt.cli.output import printable, size
-from ocickpt.model import Progress, Silent
+from ocickpt.model import Progress, Silent, Stage
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+_WORDS = {
+    Stage.DUMPING: ("dumping", "done"),
+    Stage.PACKING: ("packing and sending", "sent"),
+    Stage.SENDING: ("sending", "sent"),
+    Stage.FETCHING: ("fetching", "done"),
+    Stage.PULLING: ("pulling {}", "done"),
+    Stage.RESTORING: ("restoring", "done"),
+    Stage.WAITING_FOR_PODMAN: ("waiting for the podman of an interrupted {}", "done"),
+    Stage.WAITING_FOR_MEMORY: ("waiting for the memory of its lazy restore", "done"),
+}
+"""How a stage is called, with what it is of, and what has become of the bytes that were moved in it."""
 
 
 @contextlib.contextmanager
@@ -34,22 +46,23 @@ def progress(quiet: bool) -> Iterator[Progress]:
 
 
 class Lines:
-    """A line when a stage is over: ``uploading: 545.2 MB sent, 12.1 MB were there already, 1.2 s``."""
+    """A line when a stage is over: ``sending: 545.2 MB sent, 12.1 MB were there already, 1.2 s``."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._reset("")
+        self._reset("", "")
 
-    def _reset(self, text: str) -> None:
-        self._text = text
+    def _reset(self, text: str, moved: str) -> None:
+        self._text, self._word = text, moved
         self._expected = self._moved = self._present = 0
         self._begun = time.monotonic()
 
-    def stage(self, text: str) -> None:
+    def stage(self, stage: Stage, of: str = "") -> None:
         """A new stage begins; the one before it is over."""
+        text, moved = _WORDS[stage]
         with self._lock:
             self.end(whole=True)
-            self._reset(text)
+            self._reset(text.format(of), moved)
             self._begin()
 
     def expect(self, size: int) -> None:
@@ -86,8 +99,7 @@ class Lines:
     def _summary(self) -> str:
         facts = []
         if self._moved or self._expected:
-            sent = any(word in self._text for word in ("upload", "send", "push"))
-            facts.append(f"{size(self._moved)} {'sent' if sent else 'done'}")
+            facts.append(f"{size(self._moved)} {self._word}")
         if self._present:
             facts.append(f"{size(self._present)} were there already")
         facts.append(f"{time.monotonic() - self._begun:.1f} s")

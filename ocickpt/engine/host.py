@@ -203,12 +203,6 @@ def criu_knows_selinux() -> bool | None:
         return None
 
 
-def numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version, for comparisons: ``6.18.5-amd64`` is (6, 18, 5)."""
-    found = re.match(r"v?(\d+(?:\.\d+)*)", version)
-    return tuple(map(int, found[1].split("."))) if found else ()
-
-
 def _version(argv: list[str]) -> str:
     """The first word with a number and a dot in what a program answers to ``--version``."""
     found = re.search(r"\bv?(\d+\.\d[^\s,]*)", _asked(argv)[1])

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ocickpt.errors import IntegrityError, PrerequisiteError, StorageError
+from ocickpt import libraries
+from ocickpt.errors import IntegrityError, StorageError
 
 END, OK, WARN = 1, 0, -20
 
@@ -32,17 +33,15 @@ _MISSING = (
 
 @functools.cache
 def load() -> Any:
-    """libarchive-c's `ffi` module with what it lacks; PrerequisiteError where libarchive is not installed."""
+    """libarchive-c's `ffi` module with what it lacks; PrerequisiteError where libarchive cannot be loaded."""
     logging.getLogger("libarchive").addHandler(logging.NullHandler())
     try:
         from libarchive import ffi
 
         for name, arguments, result in _MISSING:
             ffi.ffi(name, arguments, result)
-    except (ImportError, OSError, TypeError, AttributeError) as error:
-        raise PrerequisiteError(
-            "libarchive is not installed", hint="install libarchive13 (Debian) or libarchive (Fedora), and libarchive-c"
-        ) from error
+    except Exception as error:  # TypeError without libarchive, AttributeError with one too old
+        raise libraries.cannot_load("libarchive", error) from error
     return ffi
 
 

@@ -1,14 +1,15 @@
 """podman, through its own command: what a container is, its checkpoint, its restore.
 
-podman's API has no checkpoint or restore, so these go through the command, and so does the little
-that is asked before: one `inspect` costs less than a connection to a service that must be started.
+Not through its API, which has checkpoint and restore too (podman-py has neither): a service would have to be started
+for it first; it writes an archive into a temporary file of its own and sends that through the connection, and so on
+the way back; its checkpoint cannot leave the volumes out, and its restore cannot name a runtime
+(pkg/api/handlers/libpod/containers.go).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -186,32 +187,14 @@ def secret_exists(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """Where podman keeps things on this host."""
+    """Where podman keeps things on this host (see `roots`)."""
 
     graph: Path
     """Containers' storage."""
     volumes: Path
     """``VOLUMES/NAME/_data`` is a volume."""
     images: tuple[Path, ...]
-    """Storage that has images, that of `graph` first; where podman did not say, there may be more."""
-
-
-def roots() -> Roots:
-    """Where podman keeps things, from what any of its commands tells when it is asked to tell more.
-
-    `podman info` is asked where that has changed: it takes five times as long, for all the other things it finds out.
-    """
-    said = proc.run([PROGRAM, "--log-level", "debug", "volume", "exists", "ocickpt"], check=False).stderr
-    found = [re.search(rf'msg="Using {what} (/[^"\\]*)"', said) for what in ("graph root", "volume path")]
-    told = [match[1] for match in found if match]
-    more = re.findall(r'msg="overlay: imagestore=(/[^"\\]*)"', said)
-    if len(told) != 2:
-        asked = proc.run([PROGRAM, "info", "--format", "{{.Store.GraphRoot}}\n{{.Store.VolumePath}}"])
-        told = asked.stdout.splitlines()
-    if len(told) != 2:
-        raise CommandError(f"podman info did not say where its storage is: {told}")
-    graph, volumes = map(Path, told)
-    return Roots(graph, volumes, (graph, *map(Path, more)))
+    """Storage that has images, that of `graph` first; there may be more."""
 
 
 def program_path() -> str:

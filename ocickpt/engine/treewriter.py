@@ -69,8 +69,8 @@ class TreeWriter:
         self._busy: dict[int, int] = {}
         self._lock = threading.Lock()
         self._strip = ""
-        self.refused: list[str] = []
-        """Attributes that the filesystem could not hold, as ``PATH: NAME``; known after `finish`."""
+        self.refused: list[tuple[str, str]] = []
+        """Attributes that the filesystem does not take, as path and name; known after `finish`."""
 
     def __enter__(self) -> Self:
         return self
@@ -253,7 +253,7 @@ class TreeWriter:
             except OSError as error:
                 if error.errno != errno.ENOTSUP:
                     raise
-                self.refused.append(f"{path}: {name}")
+                self.refused.append((path, name))
 
     @contextmanager
     def _descriptor(self, number: int, file: _File) -> Iterator[int]:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from ocickpt import libraries
 from ocickpt.engine import criu, host
 from ocickpt.errors import OcickptError
 from ocickpt.model import Silent
+from ocickpt.versions import numbers
 
 State = Literal["ok", "warning", "failed"]
 
@@ -25,7 +27,6 @@ _CRIU_FIXED: Final = (4, 2)  # the first that dumps TCP sockets on Linux 6.16
 _CRIU_UNKNOWN: Final = (4, 3)  # brings compressed pages
 _LINUX_NEW: Final = (6, 16)
 _FREE: Final = 1 << 30
-_LIBRARIES: Final = ("click", "jsonschema", "libarchive", "numpy", "rich", "urllib3", "zstandard")
 _FEATURES: Final = (
     ("mem_dirty_track", "pre-copy is not possible: changed pages cannot be told", "use a kernel with MEM_SOFT_DIRTY"),
     ("uffd-noncoop", "lazy restore is not possible", "use a kernel with USERFAULTFD"),
@@ -57,9 +58,9 @@ def _tried(name: str, check: Callable[[], Iterable[Check]]) -> list[Check]:
     except OcickptError as error:
         found.append(Check(name, "failed", error.message, error.hint))
     except Exception as error:  # noqa: BLE001 - a doctor that falls ill helps nobody
-        found.append(
-            Check(name, "failed", f"could not be examined: {type(error).__name__}: {error}", "report this bug")
-        )
+        lacking = libraries.unusable(error)
+        remedy = lacking.hint if lacking else "report this bug"
+        found.append(Check(name, "failed", f"could not be examined: {libraries.reason(error)}", remedy))
     return found
 
 
@@ -74,7 +75,7 @@ def _podman() -> Iterator[Check]:
     version = host.podman_version()
     if not version:
         yield Check("podman", "failed", "not installed", "install the package podman")
-    elif host.numbers(version) < _PODMAN:
+    elif numbers(version) < _PODMAN:
         yield Check("podman", "warning", version, "ocickpt is tried with podman 5; install that")
     else:
         yield Check("podman", "ok", version)
@@ -97,7 +98,7 @@ def _criu() -> Iterator[Check]:
     if not version:
         yield Check("criu", "failed", "not installed", "install the package criu, version 4.2")
         return
-    number, new_kernel = host.numbers(version), host.numbers(kernel) >= _LINUX_NEW
+    number, new_kernel = numbers(version), numbers(kernel) >= _LINUX_NEW
     if new_kernel and number < (4,):
         yield Check("criu", "failed", f"{version} cannot start on Linux {kernel}", "install criu 4.2")
     elif new_kernel and number < _CRIU_FIXED:
@@ -125,7 +126,7 @@ def _pycriu() -> Iterator[Check]:
     remedy = "install python3-pycriu (Debian) or python3-criu (Fedora), for the Python that runs ocickpt"
     if not version:
         yield Check("pycriu", "failed", "cannot be imported", f"{remedy}; a venv needs --system-site-packages")
-    elif version != "unknown" and criu and host.numbers(version)[:2] != host.numbers(criu)[:2]:
+    elif version != "unknown" and criu and numbers(version)[:2] != numbers(criu)[:2]:
         yield Check("pycriu", "warning", f"{version}, criu is {criu}", "install both in the same version")
     else:
         yield Check("pycriu", "ok", version)
@@ -141,17 +142,16 @@ def _skopeo() -> Iterator[Check]:
 
 
 def _libraries() -> Iterator[Check]:
-    missing = []
-    for name in _LIBRARIES:
+    broken = False
+    for name in libraries.LIBRARIES:
         try:
             importlib.import_module(name)
-        except Exception:  # noqa: BLE001 - libarchive-c raises TypeError where libarchive.so is missing
-            missing.append(name)
-    if missing:
-        remedy = "`pip install ocickpt` brings them; libarchive also needs the distribution's libarchive"
-        yield Check("python libraries", "failed", f"missing: {', '.join(missing)}", remedy)
-    else:
-        yield Check("python libraries", "ok", ", ".join(_LIBRARIES))
+        except Exception as error:  # noqa: BLE001 - they raise whatever they like
+            broken = True
+            found = f"{name}: {libraries.reason(error)}"
+            yield Check("python libraries", "failed", found, libraries.remedy(name, error))
+    if not broken:
+        yield Check("python libraries", "ok", ", ".join(libraries.LIBRARIES))
 
 
 def _kernel() -> Iterator[Check]:

@@ -25,8 +25,9 @@ from ocickpt.engine import archive, criu, host, pages, podman
 from ocickpt.errors import BusyError, CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.flows import confine, contents, operation, setup
 from ocickpt.flows.journal import CHECKPOINT, Journal, Record
-from ocickpt.model import Progress
+from ocickpt.model import Progress, Stage
 from ocickpt.shim import CAPTURED, EXPORT
+from ocickpt.versions import numbers
 
 _CRIU_FROZEN = (4, 1)
 _RESERVE = 64 << 20
@@ -75,7 +76,7 @@ def dump(subject: podman.Container, options: CheckpointOptions, journal: Journal
     """Dump `subject`, up to the step "dumped"."""
     work = operation.make_directory(Path(journal.record.work))
     _check_space(subject, work)
-    progress.stage("dumping")
+    progress.stage(Stage.DUMPING)
     _run_podman(subject, options, journal, work)
     journal.step("dumped")
     if not options.leave_running:
@@ -179,7 +180,7 @@ def _without_shim(subject: podman.Container) -> str:
         return f"with storage driver {subject.driver!r}"
     if not subject.pausable:
         return "a container without a cgroup of its own cannot be frozen"
-    if host.numbers(host.criu_version()) < _CRIU_FROZEN:
+    if numbers(host.criu_version()) < _CRIU_FROZEN:
         return "this host's CRIU cannot dump a frozen container"
     if not setup.installed(subject.runtime):
         return "the runtime shim is not set up (`ocickpt setup`)"

@@ -15,22 +15,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocickpt import config, guard, names, proc, shim
+from ocickpt import config, guard, libraries, names, proc, shim
 from ocickpt.engine import criu, host, openat2, podman, storage
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError, StorageError
 from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, policy, preflight
 from ocickpt.flows.describe import volumes
 from ocickpt.flows.helpers import Helpers
 from ocickpt.flows.rebuild import Rebuilder
-from ocickpt.flows.tell import say, told
-from ocickpt.model import Kind, Silent, parse_json
+from ocickpt.flows.tell import Logged, refuse, say
+from ocickpt.model import Kind, parse_json
 from ocickpt.store import Access, open_source
 from ocickpt.trust import process
 
@@ -88,13 +87,18 @@ def create(call: list[str], rest: list[str]) -> int:
     try:
         with operation.undisturbed():
             _create(request, spec, wanted)
-    except OcickptError as error:
-        return _tell(request, error)
-    except OSError as error:
-        return _tell(request, StorageError(f"{error.filename or 'a file'}: {error.strerror}"))
     except Exception as error:  # noqa: BLE001 - nobody sees a traceback of what an engine calls
-        return _tell(request, OcickptError(f"this is a bug: {type(error).__name__}: {error}"))
+        return refuse(_ours(error), shim.option(call, "--log"))
     return 0
+
+
+def _ours(error: Exception) -> OcickptError:
+    """Whatever went wrong, as what can be told."""
+    if ours := error if isinstance(error, OcickptError) else libraries.unusable(error):
+        return ours
+    if isinstance(error, OSError):
+        return StorageError(f"{error.filename or 'a file'}: {error.strerror}")
+    return OcickptError(f"this is a bug: {libraries.reason(error)}")
 
 
 def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
@@ -111,7 +115,8 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
         if helpers:
             helpers.prepare(lazy.plan(found.reference, Access(), here))
         preflight.check_host(found.description, here)
-        rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
+        progress = Logged(f"container {request.id[:12]}")
+        rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         configuration, saved = images.saved(rebuilder)
         bundle.check(spec, saved, request.runtime)
         images.verify(rebuilder, configuration, saved, found.description, spec)
@@ -245,18 +250,6 @@ def was_restored(bundle: Path, container: str) -> bool:
         return (bundle / RESTORED).read_text("ascii") == container
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def _tell(request: _Request, error: OcickptError) -> int:
-    """Say why the container cannot be created, in the runtime's log too, where engines look for it."""
-    text = told(error)
-    say(text, error=True)
-    log = shim.option(request.call, "--log")
-    if log:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        with contextlib.suppress(OSError), Path(log).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"level": "error", "msg": f"ocickpt: {text}", "time": now}) + "\n")
-    return 1
 
 
 def _bundle(rest: list[str]) -> Path:

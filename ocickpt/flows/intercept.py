@@ -19,6 +19,7 @@ from ocickpt.flows.journal import Journal
 from ocickpt.flows.tell import say, told
 from ocickpt.model import Silent
 from ocickpt.store import Access, Reference, Retry
+from ocickpt.versions import numbers
 
 _CRIU_FROZEN = (4, 1)
 OPTIONS = {"tcp_established": "--tcp-established", "file_locks": "--file-locks"}
@@ -78,7 +79,7 @@ def _is_whole(rest: list[str]) -> bool:
     """Whether this is a checkpoint that can be restored: not one that others build upon, or that builds on others."""
     if shim.option(rest, "--parent-path"):
         raise UnsupportedError("it builds on an earlier one (--with-previous), which an artifact cannot")
-    if "--leave-running" in rest and host.numbers(host.criu_version()) < _CRIU_FROZEN:
+    if "--leave-running" in rest and numbers(host.criu_version()) < _CRIU_FROZEN:
         raise UnsupportedError("this host's CRIU cannot dump a frozen container")
     return "--pre-dump" not in rest
 

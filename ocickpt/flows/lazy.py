@@ -22,6 +22,7 @@ from ocickpt.flows.journal import Journal, Record
 from ocickpt.flows.tell import say
 from ocickpt.memory import pageserver
 from ocickpt.store import Access, Reference
+from ocickpt.versions import numbers
 
 _ENDING = 10.0
 _CRUN_LAZY, _CRIU_LAZY = (1, 28), (4, 2)
@@ -34,7 +35,7 @@ def unsupported(runtime: str, here: host.Host) -> str:
     if runtime != "crun":
         return ""
     version = host.runtime_version(runtime)
-    if host.numbers(version) >= _CRUN_LAZY and host.numbers(here.criu) >= _CRIU_LAZY:
+    if numbers(version) >= _CRUN_LAZY and numbers(here.criu) >= _CRIU_LAZY:
         return ""
     return f"crun {version} with CRIU {here.criu} cannot restore lazily, crun 1.28 with CRIU 4.2 can"
 

@@ -15,7 +15,8 @@ from ocickpt.errors import (
     UnsupportedError,
     UsageError,
 )
-from ocickpt.model import Progress
+from ocickpt.model import Progress, Stage
+from ocickpt.versions import numbers
 
 # Instruction set extensions a program may have found with CPUID and go on using (proc(5), cpuinfo).
 # fmt: off
@@ -42,7 +43,7 @@ def check_host(description: Description, here: host.Host) -> None:
     missing = sorted(each for each in set(there.cpu_features) - set(here.cpu_features) if each.startswith(_ISA))
     if missing:
         raise IncompatibleError(f"this CPU lacks what the checkpointed program may use: {', '.join(missing[:12])}")
-    if _version(description.criu.version) > _version(here.criu):
+    if numbers(description.criu.version)[:2] > numbers(here.criu)[:2]:
         raise IncompatibleError(
             f"the checkpoint was made by CRIU {description.criu.version}, this host has {here.criu}",
             hint="install at least that version of criu here",
@@ -119,7 +120,7 @@ def check_access(imported: Imported, allowed: bool, progress: Progress) -> None:
 
 def _pull_image(imported: Imported, progress: Progress) -> None:
     """podman pulls by name but builds on the ID: the ID must be here, whatever the name says."""
-    progress.stage(f"pulling {imported.image_name}")
+    progress.stage(Stage.PULLING, imported.image_name)
     if not imported.image_name.startswith("localhost/") and podman.pull(imported.image_name):
         if podman.image(imported.image_id):
             return
@@ -131,7 +132,3 @@ def _pull_image(imported: Imported, progress: Progress) -> None:
         f"the container's image {imported.image_name} ({imported.image_id[:12]}) is not on this host",
         hint="bring it here with `podman pull`, or `podman save` there and `podman load` here",
     )
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())

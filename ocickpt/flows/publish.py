@@ -15,7 +15,7 @@ from ocickpt.flows import artifact
 from ocickpt.flows.contents import Contents
 from ocickpt.flows.describe import describe
 from ocickpt.flows.journal import failpoint
-from ocickpt.model import Descriptor, Manifest, Packed, Progress, Silent
+from ocickpt.model import Descriptor, Manifest, Packed, Progress, Silent, Stage
 from ocickpt.pack.known import Known
 from ocickpt.pack.packer import Packer, pack_size_for
 from ocickpt.store import Store
@@ -122,7 +122,7 @@ def publish(
     counter = Counter(progress)
     if reference.transport == "docker":
         progress.note("the container's memory is stored in clear: whoever can read the repository can read it")
-    progress.stage("packing and sending")
+    progress.stage(Stage.PACKING)
     with local.writing(), _Uploader(local, store, counter) as uploader:
         with Packer(
             local, page_size=mmap.PAGESIZE, pack_size=pack_size_for(contents.size()), known=known, on_pack=uploader.send

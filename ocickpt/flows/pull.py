@@ -7,11 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocickpt.engine import host, podman
+from ocickpt.engine import host, podman, roots
 from ocickpt.errors import ExistsError, StorageError
 from ocickpt.flows import artifact, images, preflight
 from ocickpt.flows.rebuild import Rebuilder
-from ocickpt.model import Kind, Progress
+from ocickpt.model import Kind, Progress, Stage
 from ocickpt.store import Access, copy_blobs, open_source, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
@@ -39,7 +39,7 @@ def pull(ref: str, output: Path | None, host_access: bool, access: Access, progr
         return _to_archive(reference, output, host_access, access, progress)
     with closing(open_store(reference, access)) as origin, _local(reference) as local:
         found = artifact.load(origin, reference)
-        progress.stage("fetching")
+        progress.stage(Stage.FETCHING)
         progress.expect(found.size)
         with local.writing():
             copy_blobs(origin, local, (found.manifest.config, *found.manifest.layers), progress)
@@ -61,7 +61,7 @@ def _to_archive(reference: Reference, output: Path, host_access: bool, access: A
         rebuilder.check_deletions(_layers(imported.image_id), f"`podman pull {imported.image_name}` first")
         members = imported.members(("ocickpt", "pull", str(found.reference)))
         rebuilder.expect(*(kind for kind in Kind if kind is not Kind.BOOT))
-        progress.stage("fetching")
+        progress.stage(Stage.FETCHING)
         try:
             with tempfile.TemporaryDirectory(prefix=".ocickpt-", dir=output.absolute().parent) as work:
                 rebuilder.whole(output, members, Path(work))
@@ -73,7 +73,7 @@ def _to_archive(reference: Reference, output: Path, host_access: bool, access: A
 def _roots() -> podman.Roots:
     """Where podman keeps things here, else where it does by default."""
     if host.program(podman.PROGRAM):
-        return podman.roots()
+        return roots.roots()
     return podman.Roots(_USUAL_ROOT, _USUAL_ROOT / "volumes", (_USUAL_ROOT,))
 
 

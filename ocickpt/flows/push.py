@@ -12,7 +12,7 @@ from ocickpt.flows import artifact, publish, unpublished
 from ocickpt.flows.contents import Contents
 from ocickpt.flows.journal import Journal
 from ocickpt.flows.publish import Counter, Published
-from ocickpt.model import Kind, Progress
+from ocickpt.model import Kind, Progress, Stage
 from ocickpt.store import Access, copy_blobs, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
@@ -88,7 +88,7 @@ def _push_artifact(source: Reference, reference: Reference, access: Access, prog
         closing(open_store(reference, access, create=True)) as store,
     ):
         found = artifact.load(origin, source)
-        progress.stage("sending")
+        progress.stage(Stage.SENDING)
         blobs = (found.manifest.config, *found.manifest.layers)
         counter.expect(found.size)
         copy_blobs(origin, store, blobs, counter)

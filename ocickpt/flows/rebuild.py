@@ -26,6 +26,8 @@ from ocickpt.pack.format import ZEROS
 from ocickpt.pack.index import Index
 
 _BLOCK = 1 << 20
+_SHOWN = 80
+"""Characters of a name in a message."""
 
 
 class Rebuilder:
@@ -170,6 +172,7 @@ class Rebuilder:
             files = [number for number, entry in entries if entry.type is FileType.REGULAR]
             reader.extract(self.index, self._source, files, writer.write, self._progress)
             writer.finish()
+        self._tell_lost(writer.refused, f"volume {prefix}" if prefix else "the root filesystem")
 
     def shm(self, root: Path, work: Path) -> None:
         """Apply the container's /dev/shm to the live directory `root`; files are made in `work`."""
@@ -187,6 +190,18 @@ class Rebuilder:
                     for offset, data in _blocks(content.runs, content.open()):
                         writer.write(number, offset, memoryview(data))
             writer.finish()
+        self._tell_lost(writer.refused, "/dev/shm")  # noqa: S108 - the container's
+
+    def _tell_lost(self, attributes: Sequence[tuple[str, str]], where: str) -> None:
+        if attributes:
+            first = ", ".join(f"{name[:_SHOWN]!r} of {path[:_SHOWN]!r}" for path, name in attributes[:3])
+            count = (
+                "1 extended attribute was" if len(attributes) == 1 else f"{len(attributes)} extended attributes were"
+            )
+            self._progress.note(
+                f"{count} lost, for {where} is on a filesystem that does not take them: file capabilities and access"
+                f" lists, say, are missing there ({first}{', …' if len(attributes) > 3 else ''})"
+            )
 
     def skeleton(self, path: Path, replaced: dict[str, bytes], work: Path) -> None:
         """Write the archive podman imports when the shim brings memory and files: everything but these."""

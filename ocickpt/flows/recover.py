@@ -17,7 +17,7 @@ from ocickpt.engine import podman
 from ocickpt.errors import OcickptError
 from ocickpt.flows import journal, lazy, made, operation
 from ocickpt.flows.journal import CHECKPOINT, INTERCEPT, Journal, Record
-from ocickpt.model import Progress
+from ocickpt.model import Progress, Stage
 
 _SHORT_ID = 12
 
@@ -39,7 +39,7 @@ def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True)
         found = True
         try:
             if record.podman_runs():
-                progress.stage(f"waiting for the podman of an interrupted {record.verb}")
+                progress.stage(Stage.WAITING_FOR_PODMAN, record.verb)
             settle = _checkpoint if record.verb == CHECKPOINT else _restore
             finished += settle(orphan, mine, progress)
         except OcickptError as error:

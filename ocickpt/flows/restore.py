@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocickpt.engine import host, podman
+from ocickpt.engine.roots import roots as podman_roots
 from ocickpt.errors import PrerequisiteError
 from ocickpt.flows.helpers import Helpers
 from ocickpt.model import Progress
@@ -74,7 +75,7 @@ def restore(ref: str, options: RestoreOptions, access: Access, progress: Progres
         helpers = pool.submit(Helpers, key) if options.lazy else None
         if helpers:
             stack.callback(helpers.add_done_callback, _dismiss)
-        roots, facts = pool.submit(podman.roots), pool.submit(host.facts)
+        roots, facts = pool.submit(podman_roots), pool.submit(host.facts)
         from ocickpt.flows import restoring
 
         return restoring.restore(reference, options, access, progress, Aside(key, pool, roots, facts, helpers))

@@ -37,7 +37,7 @@ from ocickpt.flows.helpers import Helpers
 from ocickpt.flows.journal import RESTORE, Journal, Record
 from ocickpt.flows.rebuild import Rebuilder
 from ocickpt.flows.restore import Aside, Restored, RestoreOptions
-from ocickpt.model import BlobSource, Kind, Progress, parse_json
+from ocickpt.model import BlobSource, Kind, Progress, Stage, parse_json
 from ocickpt.store import Access, open_source
 from ocickpt.store.reference import Reference
 from ocickpt.trust import process
@@ -181,7 +181,7 @@ class _Restore:
         if not self.options.tcp_established:
             # CRIU refuses a checkpoint with connections then: there are none to protect.
             members[parts.INVENTORY] = criu.without_network_lock(self.rebuilder.file(parts.INVENTORY))
-        self.progress.stage("fetching")
+        self.progress.stage(Stage.FETCHING)
         return [*_flags(self.options), *(self._skeleton(members) if with_shim else self._whole(members))]
 
     def _skeleton(self, members: dict[str, bytes]) -> list[str]:
@@ -233,7 +233,7 @@ class _Restore:
         with operation.operation(journal.record.key) as op:
             command = podman.restore_command(self.imported.runtime, self.work / made.IMPORT, flags)
             journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
-            self.progress.stage("restoring")
+            self.progress.stage(Stage.RESTORING)
             command.go()
             if self.follow:
                 self._start(self.follow)  # podman comes up meanwhile, and then the shim waits for it

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ocickpt import guard, proc
 from ocickpt.engine import podman
 from ocickpt.errors import IncompatibleError
-from ocickpt.model import Progress
+from ocickpt.model import Progress, Stage
 
 RUNNING, FAILED = "running", "failed"
 
@@ -60,7 +60,7 @@ def wait_for_memory(container: str, progress: Progress) -> None:
     told = False
     while _on_its_way(container):
         if not told:
-            progress.stage("waiting for the memory of its lazy restore")
+            progress.stage(Stage.WAITING_FOR_MEMORY)
             told = True
         time.sleep(0.1)
 

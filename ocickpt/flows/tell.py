@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 import syslog
+import time
+from pathlib import Path
 
+from ocickpt import libraries
 from ocickpt.errors import OcickptError
+from ocickpt.model import Silent
+
+
+class Logged(Silent):
+    """Progress where nobody watches: what the user should know goes to the system log, and says of `what` it is."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def note(self, text: str) -> None:
+        """One sentence."""
+        say(f"{self._what}: {text}", quiet=True)
 
 
 def say(text: str, *, error: bool = False, quiet: bool = False, plain: bool = False) -> None:
@@ -19,6 +36,18 @@ def say(text: str, *, error: bool = False, quiet: bool = False, plain: bool = Fa
 
 def told(error: Exception) -> str:
     """What an error says, with its hint, in one line."""
-    if not isinstance(error, OcickptError):
-        return f"{type(error).__name__}: {error}"
-    return " ".join((error.message + (f" ({error.hint})" if error.hint else "")).split())
+    ours = error if isinstance(error, OcickptError) else libraries.unusable(error)
+    if ours is None:
+        return libraries.reason(error)
+    return " ".join((ours.message + (f" ({ours.hint})" if ours.hint else "")).split())
+
+
+def refuse(error: Exception, log: str) -> int:
+    """Say why a container cannot be created, in the runtime's `log` too, where engines look for it; the exit status."""
+    text = told(error)
+    say(text, error=True)
+    if log:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with contextlib.suppress(OSError), Path(log).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"level": "error", "msg": f"ocickpt: {text}", "time": now}) + "\n")
+    return 1

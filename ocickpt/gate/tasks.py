@@ -177,7 +177,7 @@ def _limits(process: Message, expected: Expected) -> str:
 
 
 def check_cgroups(images: Images, container: str) -> None:
-    """Refuse cgroups that are not below that of the `container` (by id): CRIU, if it sees to cgroups, moves tasks there.
+    """Refuse cgroups that are not below that of the `container` (by id), for CRIU moves tasks to where they say.
 
     In the unified hierarchy; which of a v1 host's it is, is believed.
     """

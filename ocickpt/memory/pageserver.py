@@ -12,7 +12,9 @@ import struct
 from collections.abc import Callable
 
 from ocickpt.errors import IntegrityError
+from ocickpt.versions import numbers
 
+_CRIU_WIDE = (4, 2)
 _NARROW = struct.Struct("<IIQQ")
 _WIDE = struct.Struct("<I4xQQQ")
 _GET, _CLOSE, _FORCE_CLOSE = 7, 0x1023, 0x1024
@@ -27,8 +29,7 @@ Read = Callable[[int, int, int], list[memoryview]]
 
 def is_wide(criu_version: str) -> bool:
     """Whether this version of CRIU counts pages in 64 bits."""
-    parts = [int(part) for part in criu_version.split(".")[:2] if part.isdigit()]
-    return parts >= [4, 2]
+    return numbers(criu_version) >= _CRIU_WIDE
 
 
 def serve(connection: socket.socket, read: Read, *, wide: bool, page_size: int) -> bool:

@@ -73,6 +73,38 @@ def test_it_goes_on_and_then_it_is_a_container_like_any_other(
     b.run("podman", "volume", "rm", "data")
 
 
+# The system log of a host that has none: a line for each message.
+LOG = """
+import socket
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind('/dev/log')
+while True: print(log.recv(9999))
+"""
+
+
+@one_runtime
+def test_what_a_file_lost_is_in_the_system_log(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
+    a, b = hosts
+    start("web", "-v", "data:/data", *COUNTER)
+    assert a.ask("web") == "0"
+    a.sh("touch /var/lib/containers/storage/volumes/data/_data/file")
+    a.sh("setfattr -n user.note -v x /var/lib/containers/storage/volumes/data/_data/file")
+    pinned = checkpointed(a, ref)
+    b.run("podman", "volume", "create", "--opt", "type=ramfs", "--opt", "device=ramfs", "data")  # takes no attributes
+    b.sh(f'python3 -u -c "{LOG}" >/tmp/log 2>&1 & echo $! >/tmp/log.pid')
+    try:
+        b.wait("test", "-S", "/dev/log")
+        run(b, runtime, "new", pinned, "-v", "data:/data")
+        assert b.ask("new") == "1"
+        log = b.out("cat", "/tmp/log")
+    finally:
+        b.sh("kill $(cat /tmp/log.pid); rm -f /dev/log /tmp/log /tmp/log.pid")
+    name = b.inspect("new")["Id"][:12]
+    assert f"container {name}: 1 extended attribute was lost, for volume data is on a filesystem" in log
+    b.run("podman", "rm", "--force", "--time", "0", "new")
+    b.run("podman", "volume", "rm", "data")
+
+
 @one_runtime
 def test_until_it_is_started_it_stands_still(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
     a, b = hosts

@@ -257,9 +257,9 @@ def file(kind: str, field: str, **values: Any) -> Change:
         filled = {
             key: named_ids.get(value, value) if isinstance(value, str) else value for key, value in values.items()
         }
-        entry = {"type": kind, "id": 990, field: {"id": 990, **filled}}
         if field != "nsf":
-            entry[field]["fown"] = owner
+            filled["fown"] = owner
+        entry = {"type": kind, "id": 990, field: {"id": 990, **filled}}
         in_all("files", lambda found: found.append(entry))(members)
         in_all("fdinfo-2", lambda found: found.append({"id": 990, "flags": 0, "type": kind, "fd": 9}))(members)
 
@@ -476,9 +476,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "a filter with something in front that allows", Case(filtered(lambda code: ALLOW + code, -1), "it allows")
     yield (
         "a filter with a way around it",
-        Case(
-            filtered(lambda code: struct.pack("<HBBI", 0x05, 0, 0, len(code) // 8) + code + ALLOW, -1), "it allows"
-        ),
+        Case(filtered(lambda code: struct.pack("<HBBI", 0x05, 0, 0, len(code) // 8) + code + ALLOW, -1), "it allows"),
     )
     yield (
         "a filter that does not end",

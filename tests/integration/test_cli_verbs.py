@@ -33,7 +33,7 @@ from ocickpt.flows.doctor import Check
 from ocickpt.flows.publish import Published
 from ocickpt.flows.pull import Pulled
 from ocickpt.flows.restore import Restored, RestoreOptions
-from ocickpt.model import Descriptor, Kind, Manifest, Progress
+from ocickpt.model import Descriptor, Kind, Manifest, Progress, Stage
 from ocickpt.store import Access
 from tests.integration.cli_bench import Bench
 
@@ -315,7 +315,7 @@ def test_names_in_an_artifact_do_not_drive_the_terminal(ocickpt: Bench) -> None:
 
 def test_progress_is_words_not_data(ocickpt: Bench) -> None:
     def flow(progress: Progress, **_: Any) -> Published:
-        progress.stage("uploading")
+        progress.stage(Stage.SENDING)
         progress.expect(557_300_000)
         progress.advance(545_200_000)
         progress.present(12_100_000)
@@ -325,9 +325,7 @@ def test_progress_is_words_not_data(ocickpt: Bench) -> None:
     ocickpt.stand_in("checkpoint.checkpoint", flow)
     done = ocickpt.run("checkpoint", "web", REF)
     assert done.stdout == f"{PINNED}\n"
-    assert done.stderr == (
-        "note: memory travels in clear\nuploading: 545.2 MB sent, 12.1 MB were there already, 0.0 s\n"
-    )
+    assert done.stderr == ("note: memory travels in clear\nsending: 545.2 MB sent, 12.1 MB were there already, 0.0 s\n")
     assert ocickpt.run("checkpoint", "--quiet", "web", REF).stderr == ""
 
 

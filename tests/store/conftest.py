@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ocickpt.model import Stage
 from ocickpt.store import Access, Retry, Store
 from ocickpt.store.layout import LayoutStore
 from ocickpt.store.local import LocalStore
@@ -119,7 +120,7 @@ class Counted:
         self.advanced = 0
         self.there = 0
 
-    def stage(self, text: str) -> None: ...
+    def stage(self, stage: Stage, of: str = "") -> None: ...
 
     def expect(self, size: int) -> None: ...
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ocickpt import config
+from ocickpt import config, libraries
 from ocickpt.engine import criu, host
 from ocickpt.errors import StorageError
 from ocickpt.flows import doctor, journal, setup
@@ -161,8 +161,13 @@ def test_kernel_features(facts: Facts) -> None:
 
 
 def test_libraries(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_LIBRARIES", ("click", "no_such_library"))
-    assert check("python libraries").found == "missing: no_such_library"
+    monkeypatch.setattr(libraries, "LIBRARIES", {"click": "click", "no_such_library": "such-a-library"})
+    found = check("python libraries")
+    assert (found.state, found.found) == (
+        "failed",
+        "no_such_library: ModuleNotFoundError: No module named 'no_such_library'",
+    )
+    assert found.remedy.startswith("install the distribution's package, python3-such-a-library (Debian)")
 
 
 def test_old_cgroups_beside_the_new(facts: Facts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

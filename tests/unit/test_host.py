@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ocickpt.engine import host
+from ocickpt.versions import numbers
 
 Programs = dict[str, str]
 
@@ -194,21 +195,6 @@ def test_security_modules(
     assert host.lsm() == found
 
 
-@pytest.mark.parametrize(
-    ("version", "numbers"),
-    [
-        ("6.18.5-amd64", (6, 18, 5)),
-        ("4.2.1", (4, 2, 1)),
-        ("v5.0-dev", (5, 0)),
-        ("1.3.6+ds1", (1, 3, 6)),
-        ("", ()),
-        ("x", ()),
-    ],
-)
-def test_numbers(version: str, numbers: tuple[int, ...]) -> None:
-    assert host.numbers(version) == numbers
-
-
 def test_this_host(bin_dir: Path) -> None:
     found = host.facts()
     assert found.kernel == os.uname().release
@@ -219,9 +205,9 @@ def test_this_host(bin_dir: Path) -> None:
 @pytest.mark.lab
 def test_a_lab_host() -> None:
     found = host.facts()
-    assert host.numbers(found.criu)[:2] == (4, 2)
-    assert host.numbers(host.podman_version())[0] == 5
-    assert all(host.numbers(host.runtime_version(name)) for name in host.RUNTIMES)
+    assert numbers(found.criu)[:2] == (4, 2)
+    assert numbers(host.podman_version())[0] == 5
+    assert all(numbers(host.runtime_version(name)) for name in host.RUNTIMES)
     assert (found.cgroup, found.distribution) == ("v2", "debian 13")
     assert found.cpu_features
     assert host.pycriu_version() == found.criu

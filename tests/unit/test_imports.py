@@ -16,7 +16,7 @@ MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.p
 MOST_LINES = 500
 
 BOTTOM = {"ocickpt", "ocickpt.errors", "ocickpt.names", "ocickpt.model", "ocickpt.proc", "ocickpt.schema"}
-BOTTOM |= {"ocickpt.description", "ocickpt.config"}
+BOTTOM |= {"ocickpt.description", "ocickpt.config", "ocickpt.libraries", "ocickpt.versions"}
 ROOMS = ("engine", "memory", "pack", "store", "trust")
 
 # What each room may import besides itself and BOTTOM. Longest name first found wins.
@@ -35,8 +35,8 @@ MAY_IMPORT = {
 }
 # At the bottom, the smaller know nothing of the greater.
 ORDER = (
-    "ocickpt.errors", "ocickpt.names", "ocickpt.model", "ocickpt.schema", "ocickpt.config", "ocickpt.proc",
-    "ocickpt.description",
+    "ocickpt.errors", "ocickpt.libraries", "ocickpt.versions", "ocickpt.names", "ocickpt.model", "ocickpt.schema",
+    "ocickpt.config", "ocickpt.proc", "ocickpt.description",
 )  # fmt: skip
 SUBPROCESSES = {"ocickpt.proc", "ocickpt.shim", "ocickpt.guard"}
 
