@@ -1,5 +1,6 @@
 # make check   format, lint, types, generated documentation
 # make test    every test; sets up what it needs, on a bare Debian as root with apt
+# make test-hostile   every crafted checkpoint with everything that restores, runc and crun; takes 20 minutes
 # make demo    a container moves from one host of the lab to another, and counts on
 # make bench   podman's own way against ours, in the lab
 # make docs    write what is generated: command reference, manual page, completions
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 LAB := contrib/lab/lab
 SOURCES := ocickpt tests
 
-.PHONY: check test demo bench docs dev deb clean
+.PHONY: check test test-hostile demo bench docs dev deb clean
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check --quiet .
@@ -22,6 +23,9 @@ check: $(VENV)/ready
 
 test: $(VENV)/ready
 	@.ci/lanes
+
+test-hostile: $(VENV)/ready
+	@OCICKPT_HOSTILE=all $(BIN)/python -m pytest -q --no-header -p no:cacheprovider tests/e2e/test_crafted.py
 
 demo:
 	@contrib/lab/demo

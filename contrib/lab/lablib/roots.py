@@ -38,7 +38,7 @@ HOST_PACKAGES = (
     *("iproute2", "procps", "psmisc", "curl", "wget", "openssh-client", "openssh-server", "busybox-static"),
     *("attr", "acl", "zstd", "util-linux", "less", "ca-certificates"),
 )
-IMAGE_PACKAGES = ("python3", "redis-server", "postgresql", "nginx-light")
+IMAGE_PACKAGES = ("python3", "redis-server", "postgresql", "nginx-light", "sudo")
 
 PINS = f"""\
 Package: *

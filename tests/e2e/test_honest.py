@@ -1,0 +1,75 @@
+"""What processes of a container can come to be is no reason to refuse it: they drop users, they start sudo, they add
+filters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Host, Move, Start
+
+FILTERS = (Path(__file__).parent / "programs" / "filters.py").read_text()
+THREADS = 200
+SUDOER = "localhost/sudoer"
+
+
+def test_a_database_that_drops_root(hosts: tuple[Host, Host], start: Start, move: Move) -> None:
+    a, b = hosts
+    drop = "exec setpriv --reuid postgres --regid postgres --init-groups"
+    serve = "/usr/local/bin/postgres -D /var/lib/postgresql/data -k /tmp"
+    start("db", "--user", "root", "localhost/postgres", "sh", "-c", f"{drop} {serve}")
+    a.wait("podman", "exec", "--user", "postgres", "db", "pg_isready")
+    a.execute("db", "setpriv", "--reuid", "postgres", "psql", "-qAt", "-c", "create table t as select 7 n")
+    move("db")
+    assert b.execute("db", "setpriv", "--reuid", "postgres", "psql", "-qAt", "-c", "select n from t") == "7"
+    uids = b.execute("db", "sh", "-c", "grep -h ^Uid /proc/[1-9]*/status | sort -u | head -n 1").split()
+    assert uids[1] != "0"
+
+
+@pytest.fixture
+def sudoer(hosts: tuple[Host, Host]) -> Iterator[str]:
+    """An image in which everybody may use sudo; the same on both hosts."""
+    a, b = hosts
+    a.sh(
+        "printf 'FROM localhost/python\\nRUN echo \"ALL ALL=(ALL) NOPASSWD: ALL\" >/etc/sudoers.d/all\\n'"
+        f" | podman build --quiet --tag {SUDOER} - && podman save --quiet --output /srv/share/sudoer.tar {SUDOER}"
+    )
+    b.run("podman", "load", "--quiet", "--input", "/srv/share/sudoer.tar")
+    yield SUDOER
+    for host in hosts:
+        host.run("podman", "rm", "--all", "--force", "--time", "0")
+        host.run("podman", "rmi", SUDOER)
+    a.run("rm", "/srv/share/sudoer.tar")
+
+
+def test_a_user_who_became_root_by_sudo(hosts: tuple[Host, Host], start: Start, move: Move, sudoer: str) -> None:
+    a, b = hosts
+    start("admin", "--user", "33:33", sudoer, "sh", "-c", "sudo sleep 1000; true")
+    seen = "cat /proc/[1-9]*/status | grep -E '^(Name|Uid|CapEff)'"
+    a.wait("podman", "exec", "admin", "sh", "-c", "grep -qs ^Uid:.0 /proc/[2-9]*/status")
+    before = a.execute("admin", "sh", "-c", f"{seen} | head -n 9")
+    assert "Uid:\t0\t0\t0\t0" in before
+    assert "Uid:\t33\t33\t33\t33" in before
+    move("admin")
+    assert b.execute("admin", "sh", "-c", f"{seen} | head -n 9") == before
+
+
+@pytest.mark.parametrize("kind", ["together", "alone"])
+def test_filters_of_its_own_and_two_hundred_threads(
+    hosts: tuple[Host, Host], start: Start, move: Move, kind: str
+) -> None:
+    a, b = hosts
+    start("filtered", "localhost/python", "python3", "-c", FILTERS, str(THREADS), kind)
+    before = json.loads(a.ask("filtered"))
+    assert len(before) == THREADS
+    assert {each[0] for each in before} == {"2"}
+    if kind == "together":
+        assert {(each[1], each[3]) for each in before} == {("2", 77)}
+    else:
+        assert [each[1] for each in before[:3]] == ["1", "2", "1"]
+        assert [each[4] for each in before[:3]] == [2, 78, 2]
+    move("filtered")
+    assert json.loads(b.ask("filtered")) == before
