@@ -148,6 +148,7 @@ def _work(request: _Request) -> Iterator[contextlib.ExitStack]:
             undo.callback(lazy.stop_in, request.work)
             undo.callback(request.restored.unlink, missing_ok=True)
             undo.callback(request.waiting.unlink, missing_ok=True)
+            undo.callback(podman.remove_cgroup, request.id)
             undo.callback(proc.run, [*request.call, "delete", "--force", request.id], check=False)
             yield undo
             undo.pop_all()

@@ -41,7 +41,7 @@ def check_filters(images: Images, expected: Expected) -> None:
             if thread == task.pid:
                 synchronized = bool(chain) and all(each.flags & _TSYNC for each in chain)
             if chain:
-                oldest[bytes(chain[-1].filter)] = thread
+                oldest[bytes(chain[0].filter)] = thread
             elif expected.seccomp and (thread == task.pid or not synchronized):
                 raise IntegrityError(
                     f"thread {thread} of the checkpoint has no seccomp filter, and its container has one"
@@ -53,7 +53,7 @@ def check_filters(images: Images, expected: Expected) -> None:
 
 
 def _chain(thread: Message, filters: list[Message], number: int) -> list[Message]:
-    """The filters of a thread, newest first."""
+    """The filters of a thread, oldest first: an image's `prev` is the one that is installed next (criu/seccomp.c)."""
     if thread.seccomp_mode == _DISABLED:
         return []
     found: list[Message] = []

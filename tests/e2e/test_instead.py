@@ -287,3 +287,18 @@ def test_its_memory_may_follow(hosts: tuple[Host, Host], start: Start, ref: str,
     assert b.run("podman", "start", "new", check=False).returncode != 0
     b.run("podman", "rm", "--force", "--time", "0", "new")
     assert b.ocickpt("status", "--format", "json").stdout.strip() == "[]"
+
+
+def test_processes_that_crun_forgets_end(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
+    """crun fails after CRIU has restored them: here for a limit whose controller the host has not."""
+    a, b = hosts
+    tree = ("localhost/python", "python3", "/workers.py")
+    start("web", *tree)
+    a.ask("web")
+    pinned = checkpointed(a, ref)
+    options = ("--memory", "64m", "--annotation", f"io.ocickpt.restore={pinned}")
+    done = b.run("podman", "--runtime", runtime, "run", "--detach", "--name", "new", *options, *tree, check=False)
+    assert done.returncode
+    assert b.run("pgrep", "-f", "workers.py", check=False).stdout == ""
+    b.run("podman", "rm", "new")
+    assert b.leftovers() == []
