@@ -171,15 +171,3 @@ def running(*words: str) -> bool:
         if wanted.issubset(found):
             return True
     return False
-
-
-def start_time(pid: int) -> int | None:
-    """When process `pid` was started, in clock ticks since boot (proc(5), stat field 22); None if there is none.
-
-    With the pid it names a process for good, where a pid alone may have been given to another.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])

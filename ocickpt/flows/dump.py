@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocickpt import proc
+from ocickpt import proc, processes
 from ocickpt.engine import archive, criu, host, pages, podman
 from ocickpt.errors import BusyError, CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.flows import confine, contents, operation, setup
@@ -231,7 +231,7 @@ def _run_podman(subject: podman.Container, options: CheckpointOptions, journal: 
 
     with operation.operation(subject.id) as op:
         command = podman.checkpoint_command(subject, work / EXPORT, [flag for flag, on in flags.items() if on])
-        journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
+        journal.step("podman", podman_pid=command.pid, podman_start=processes.start_time(command.pid) or 0)
         command.go()
         result = op.serve(command, answer)
     if result.returncode:

@@ -100,8 +100,8 @@ def create(call: list[str], rest: list[str]) -> int:
 def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
     host_config = config.load()
     reference = policy.pinned(wanted, host_config)
-    with _work(request) as undo, closing(open_source(reference, Access())) as source:
-        helpers = _helpers(request, spec, undo)
+    helpers = _helpers(request, spec)
+    with _work(request, helpers) as undo, closing(open_source(reference, Access())) as source:
         found = artifact.load(source, reference)
         if found.description.runtime.name != request.runtime:
             raise IncompatibleError(
@@ -135,20 +135,24 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
 
 
 @contextlib.contextmanager
-def _work(request: _Request) -> Iterator[contextlib.ExitStack]:
-    """The directory in which all this is done, and what is to be undone when it fails; both go with the block."""
+def _work(request: _Request, helpers: Helpers | None) -> Iterator[contextlib.ExitStack]:
+    """The directory in which all this is done, and what is to be undone when it fails; both go with the block.
+
+    Once the container is told to the guard, the directory is the guard's.
+    """
     operation.make_directory(request.work)
-    try:
-        with contextlib.ExitStack() as undo:
-            undo.callback(lazy.stop_in, request.work)
-            undo.callback(request.restored.unlink, missing_ok=True)
-            undo.callback(request.waiting.unlink, missing_ok=True)
-            undo.callback(proc.run, [*request.call, "delete", "--force", request.id], check=False)
-            yield undo
-            undo.pop_all()
-    finally:
-        if not (request.work / guard.CONTAINER).exists():  # else it is the guard's
-            operation.remove_directory(request.work)
+    with contextlib.ExitStack() as undo:
+        undo.callback(operation.remove_directory, request.work)
+        if helpers:
+            undo.callback(lazy.stop_all, (helpers.pid, helpers.started), request.work, str(request.work))
+            undo.callback(helpers.dismiss)
+        undo.callback(request.restored.unlink, missing_ok=True)
+        undo.callback(request.waiting.unlink, missing_ok=True)
+        undo.callback(proc.run, [*request.call, "delete", "--force", request.id], check=False)
+        yield undo
+        undo.pop_all()
+    if not (request.work / guard.CONTAINER).exists():
+        operation.remove_directory(request.work)
 
 
 def _empty(place: Path) -> None:
@@ -159,13 +163,11 @@ def _empty(place: Path) -> None:
         os.close(handle)
 
 
-def _helpers(request: _Request, spec: dict[str, Any], undo: contextlib.ExitStack) -> Helpers | None:
+def _helpers(request: _Request, spec: dict[str, Any]) -> Helpers | None:
     """What will bring the container's memory after it, if that is wanted."""
     if (spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE_LAZY) != "true":
         return None
-    helpers = Helpers(str(request.work))
-    undo.callback(helpers.dismiss)
-    return helpers
+    return Helpers(str(request.work))
 
 
 def _fill(
@@ -236,7 +238,9 @@ def _restore(
     if problem:
         raise IntegrityError(f"the restored container is not confined as it was ({problem}); it was removed")
     if helpers:
-        lazy.let_go(request.work, running, helpers.pid)
+        lazy.let_go(request.work, running, helpers.pid, helpers.started)
+        if trouble := lazy.trouble(request.work, alive=helpers.is_alive()):
+            raise CommandError(f"the container's memory cannot be completed: {trouble}")
 
 
 def was_restored(bundle: Path, container: str) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ocickpt import proc
+from ocickpt import processes
 from ocickpt.errors import BusyError, StorageError
 from ocickpt.store.local import default_path
 
@@ -77,7 +77,7 @@ class Record:
 
     def podman_runs(self) -> bool:
         """Whether the podman this operation started is still at work."""
-        return bool(self.podman_pid) and proc.start_time(self.podman_pid) == self.podman_start
+        return processes.is_alive(self.podman_pid, self.podman_start)
 
 
 class Journal:

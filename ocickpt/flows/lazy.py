@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ocickpt import config, guard
+from ocickpt import config, guard, processes
 from ocickpt.engine import cgroups, host, podman
-from ocickpt.errors import CommandError, UnsupportedError
+from ocickpt.errors import StorageError, UnsupportedError
 from ocickpt.flows.journal import Journal, Record
 from ocickpt.flows.tell import say
 from ocickpt.memory import pageserver
@@ -94,22 +94,21 @@ def settle(journal: Journal, subject: podman.Running) -> None:
     """The container runs: the helpers live with it from now on, and so does the journal."""
     record = journal.record
     journal.step("lazy")
-    journal.leave()
-    let_go(Path(record.work), subject, record.guard_pid)
+    let_go(Path(record.work), subject, record.guard_pid, record.guard_start)
 
 
-def let_go(work: Path, subject: podman.Running, guard_pid: int) -> None:
-    """From now on the guard lives with the container, answers for it, and cleans up after itself."""
+def let_go(work: Path, subject: podman.Running, guard_pid: int, started: int) -> None:
+    """From now on the guard lives with the container, answers for it, and cleans up after itself.
+
+    One that had come to its end already does not: `has_arrived` and `trouble` tell.
+    """
     accompany(guard_pid, subject.conmon, subject.bundle)
-    guard.write_state(work.name, container=subject.id, name=subject.name, state="running", guard=guard_pid)
+    told = {"container": subject.id, "name": subject.name, "state": "running"}
+    guard.write_state(work.name, **told, guard=[guard_pid, started])
     try:
         (work / guard.CONTAINER).write_text(subject.id, "ascii")
-    except FileNotFoundError:
-        # The guard was done before, and has cleaned up.
-        error = guard.state_of(work.name).get("error")
-        (guard.STATES / f"{work.name}.json").unlink(missing_ok=True)
-        if error:
-            raise CommandError(f"the container's memory cannot be completed: {error}") from None
+    except OSError as error:
+        raise StorageError(f"{error.filename} cannot be written: {error.strerror}") from error
 
 
 def has_arrived(record: Record) -> bool:
@@ -126,7 +125,8 @@ def has_arrived(record: Record) -> bool:
 
 def goes_on(record: Record) -> bool:
     """Whether the helpers of a lazy restore are at work, the guard or what it started."""
-    return bool(record.guard_pid and _at_work((record.work, record.key), record.podman_pid))
+    leader = record.guard_pid, record.guard_start
+    return processes.is_alive(*leader) or bool(_started(leader, (record.work, record.key)))
 
 
 def was_let_go(record: Record) -> bool:
@@ -136,8 +136,13 @@ def was_let_go(record: Record) -> bool:
 
 def failure(record: Record) -> str:
     """Why the memory of a restored container is neither there nor follows; nothing when all is well."""
-    alive, work = goes_on(record), Path(record.work)
-    if not record.guard_pid or not work.exists() or (work / guard.COMPLETE).exists():
+    alive = goes_on(record)
+    return trouble(Path(record.work), alive=alive) if record.guard_pid else ""
+
+
+def trouble(work: Path, *, alive: bool) -> str:
+    """As `failure`, of the restore in `work`; `alive` says whether its helpers were at work, a moment before."""
+    if not work.exists() or (work / guard.COMPLETE).exists():
         return ""  # a guard that has removed the directory knew the container, and answered for it
     if (work / guard.FAILED).exists():
         return (work / guard.FAILED).read_text("utf-8")
@@ -147,30 +152,29 @@ def failure(record: Record) -> str:
 def stop(record: Record) -> None:
     """End the helpers of a restore that came to nothing."""
     if record.guard_pid:
-        _stop((record.work, record.key), record.podman_pid)
+        stop_all((record.guard_pid, record.guard_start), Path(record.work), record.key)
 
 
-def stop_in(work: Path) -> None:
-    """End the helpers that work in the directory `work`, and are called by it."""
-    _stop((str(work),))
+def stop_all(leader: tuple[int, int], work: Path, name: str) -> None:
+    """End the guard `leader` and what it started for the restore in `work`, and forget what `status` shows of it."""
+    for pid, start in [leader, *_started(leader, (str(work), name))]:
+        if (handle := processes.opened(pid, start)) >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            os.close(handle)
+    (guard.STATES / f"{work.name}.json").unlink(missing_ok=True)
 
 
-def _stop(names: tuple[str, ...], podman_pid: int = 0) -> None:
-    for pid in _at_work(names, podman_pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    (guard.STATES / f"{Path(names[0]).name}.json").unlink(missing_ok=True)
-
-
-def _at_work(names: tuple[str, ...], podman_pid: int) -> list[int]:
-    """The guard, the page server and CRIU's daemon: what has one of `names` in its command line."""
+def _started(leader: tuple[int, int], names: tuple[str, ...]) -> list[tuple[int, int]]:
+    """The page server and CRIU's daemon, and their guard: of the session it began, with one of `names` as argument."""
     found, wanted = [], {os.fsencode(name) for name in names}
-    for process in Path("/proc").glob("[0-9]*"):
+    for pid in processes.of_session(*leader):
+        start = processes.start_time(pid)
         with contextlib.suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if not wanted.isdisjoint(words) and int(process.name) not in (podman_pid, os.getpid()):
-                found.append(int(process.name))
-    return sorted(found)
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if start is not None and not wanted.isdisjoint(words):
+                found.append((pid, start))
+    return found
 
 
 def _children(pid: int) -> list[int]:

@@ -131,8 +131,7 @@ def end(journal: Journal, container: podman.Running) -> None:
     follows = lazy.goes_on(journal.record)
     if follows:
         lazy.settle(journal, container)
-    if not follows or lazy.has_arrived(journal.record):
-        _forget(journal)
+    _leave(journal, follows=follows)
 
 
 def finish(journal: Journal, container: podman.Running) -> None:
@@ -146,8 +145,15 @@ def finish(journal: Journal, container: podman.Running) -> None:
     if trouble := lazy.failure(journal.record):
         take_back(journal)
         raise CommandError(f"the memory of container {container.name!r} cannot be completed: {trouble}")
+    _leave(journal, follows=follows)
+
+
+def _leave(journal: Journal, *, follows: bool) -> None:
+    """A restore is over; its journal and its directory go now, or are the guard's whose memory `follows`."""
     if not follows or lazy.has_arrived(journal.record):
         _forget(journal)
+    else:
+        journal.leave()
 
 
 def _forget(journal: Journal) -> None:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ocickpt import proc, shim
+from ocickpt import proc, processes, shim
 from ocickpt.description import Description
 from ocickpt.engine import criu, crun, libpod, libtar, podman
 from ocickpt.errors import (
@@ -237,7 +237,7 @@ class _Restore:
         self.rebuilder.images(work / "images")
         for pages in (work / "pages").iterdir():
             os.link(pages, work / "images" / pages.name)
-        self.journal.step("guarded", guard_pid=follow.pid, guard_start=proc.start_time(follow.pid) or 0)
+        self.journal.step("guarded", guard_pid=follow.pid, guard_start=follow.started)
         follow.start(work, str(self.found.reference), later, journal=self.journal.paths())
 
     def _podman(self, flags: list[str]) -> podman.Running:
@@ -246,7 +246,7 @@ class _Restore:
         told: dict[str, Any] = {}
         with operation.operation(journal.record.key) as op:
             command = podman.restore_command(self.imported.runtime, self.work / made.IMPORT, flags)
-            journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
+            journal.step("podman", podman_pid=command.pid, podman_start=processes.start_time(command.pid) or 0)
             self.progress.stage("restoring")
             command.go()
             if self.follow:

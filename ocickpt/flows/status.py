@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ocickpt import guard, proc
+from ocickpt import guard, processes
 from ocickpt.engine import podman
 from ocickpt.errors import IncompatibleError
 from ocickpt.model import Progress
@@ -32,12 +32,11 @@ class Following:
 def following() -> list[Following]:
     """What the guards of lazy restores say, oldest first; what failed is told as long as its container is there."""
     found = []
-    for path in sorted(guard.STATES.glob("*.json"), key=lambda path: path.stat().st_ctime):
-        state = guard.state_of(path.stem)
+    for path, state in sorted(guard.states(), key=lambda each: float(each[1].get("since", 0))):
         container = str(state.get("container", ""))
         if state.get("state") == FAILED and not podman.existing([container]):
             path.unlink(missing_ok=True)
-        elif state:
+        else:
             found.append(
                 Following(
                     container,
@@ -66,11 +65,10 @@ def wait_for_memory(container: str, progress: Progress) -> None:
 
 
 def _on_its_way(container: str) -> bool:
-    for path in guard.STATES.glob("*.json"):
-        state = guard.state_of(path.stem)
+    for _, state in guard.states():
         if (state.get("container"), state.get("state")) == (container, RUNNING):
             if state.get("error"):
                 # Not waited for: who kills the container may wait for podman's lock, which our caller may hold.
                 raise IncompatibleError(f"the memory of its lazy restore cannot be completed: {state['error']}")
-            return proc.start_time(int(state.get("guard", 0))) is not None
+            return processes.is_alive(*state["guard"])
     return False

@@ -255,3 +255,22 @@ def test_its_memory_may_follow(hosts: tuple[Host, Host], start: Start, ref: str,
     assert b.run("podman", "start", "new", check=False).returncode != 0
     b.run("podman", "rm", "--force", "--time", "0", "new")
     assert b.ocickpt("status", "--format", "json").stdout.strip() == "[]"
+
+
+def test_a_small_container_whose_memory_has_all_come_at_once(
+    hosts: tuple[Host, Host], start: Start, ref: str, runtime: str
+) -> None:
+    """Its memory is there before it is confined; who restores it still has work to do in the same directory."""
+    a, b = hosts
+    busybox = ("localhost/busybox", "/counter.sh")
+    start("web", *busybox)
+    a.wait("podman", "exec", "web", "test", "-s", "/tmp/count")
+    pinned = checkpointed(a, ref)
+    options = ["--annotation", f"io.ocickpt.restore={pinned}", "--annotation", "io.ocickpt.restore.lazy=true"]
+    for number in range(5):
+        b.run("podman", "--runtime", runtime, "run", "--detach", "--name", f"new-{number}", *options, *busybox)
+        b.wait("podman", "exec", f"new-{number}", "test", "-s", "/tmp/count")
+    b.wait("sh", "-c", "test $(ocickpt status --format json) = '[]'")
+    b.wait("sh", "-c", "! pgrep -f '[i]mport guard'")
+    assert b.traces() == []
+    assert b.sh("ls -d /var/lib/containers/storage/overlay-containers/*/userdata/ocickpt || true") == ""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import proc
+from ocickpt import processes
 from ocickpt.errors import BusyError, StorageError
 from ocickpt.flows import journal
 from ocickpt.flows.journal import CHECKPOINT, RESTORE, Journal, Record
@@ -210,7 +210,7 @@ def test_failpoints(monkeypatch: pytest.MonkeyPatch, failpoint: str, step: str |
 def test_whether_podman_is_still_at_work() -> None:
     assert not record().podman_runs()
     with subprocess.Popen(["sleep", "60"]) as sleeping:
-        begun = proc.start_time(sleeping.pid) or 0
+        begun = processes.start_time(sleeping.pid) or 0
         working = Record(CHECKPOINT, KEY, KEY, "web", "x", podman_pid=sleeping.pid, podman_start=begun)
         assert working.podman_runs()
         # The same pid, another process.

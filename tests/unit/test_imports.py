@@ -15,7 +15,15 @@ PACKAGE = Path(ocickpt.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py"))
 MOST_LINES = 500
 
-BOTTOM = {"ocickpt", "ocickpt.errors", "ocickpt.names", "ocickpt.model", "ocickpt.proc", "ocickpt.schema"}
+BOTTOM = {
+    "ocickpt",
+    "ocickpt.errors",
+    "ocickpt.names",
+    "ocickpt.model",
+    "ocickpt.proc",
+    "ocickpt.processes",
+    "ocickpt.schema",
+}
 BOTTOM |= {"ocickpt.description", "ocickpt.config"}
 ROOMS = ("engine", "memory", "pack", "store", "trust")
 
@@ -34,8 +42,8 @@ MAY_IMPORT = {
 }
 # At the bottom, the smaller know nothing of the greater.
 ORDER = (
-    "ocickpt.errors", "ocickpt.names", "ocickpt.model", "ocickpt.schema", "ocickpt.config", "ocickpt.proc",
-    "ocickpt.description",
+    "ocickpt.errors", "ocickpt.names", "ocickpt.processes", "ocickpt.model", "ocickpt.schema", "ocickpt.config",
+    "ocickpt.proc", "ocickpt.description",
 )  # fmt: skip
 SUBPROCESSES = {"ocickpt.proc", "ocickpt.shim", "ocickpt.guard"}
 
