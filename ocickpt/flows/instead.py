@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocickpt import config, guard, names, proc, shim
+from ocickpt import config, guard, names, proc, runtimes, shim
 from ocickpt.engine import criu, host, openat2, podman, storage
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError, StorageError
 from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, policy, preflight
@@ -77,7 +77,7 @@ class _Request:
 
 def create(call: list[str], rest: list[str]) -> int:
     """Do what ``RUNTIME create …`` does, with processes from a checkpoint; the exit status."""
-    request = _Request(call, rest, shim.container(rest), _bundle(rest))
+    request = _Request(call, rest, runtimes.container(rest, "create"), _bundle(rest))
     try:
         spec = json.loads((request.bundle / "config.json").read_bytes())
         wanted = str((spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE) or "")
@@ -218,7 +218,7 @@ def _restore(
         options += ["--lsm-profile", f"selinux:{label}"]
         options += ["--lsm-mount-context", context] if (context := (spec.get("linux") or {}).get("mountLabel")) else []
     for name in _KEPT:
-        options += [name, value] if (value := shim.option(request.rest, name)) else []
+        options += [name, value] if (value := runtimes.option(request.rest, name, "create")) else []
     if helpers:
         options += lazy.arm(request.runtime, request.bundle, request.work).get("arguments", [])
         helpers.wait()
@@ -255,7 +255,7 @@ def _tell(request: _Request, error: OcickptError) -> int:
     """Say why the container cannot be created, in the runtime's log too, where engines look for it."""
     text = told(error)
     say(text, error=True)
-    log = shim.option(request.call, "--log")
+    log = runtimes.option(request.call[1:], "--log")
     if log:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with contextlib.suppress(OSError), Path(log).open("a", encoding="utf-8") as file:
@@ -264,4 +264,4 @@ def _tell(request: _Request, error: OcickptError) -> int:
 
 
 def _bundle(rest: list[str]) -> Path:
-    return Path(shim.option(rest, "--bundle") or shim.option(rest, "-b") or ".").absolute()
+    return Path(runtimes.option(rest, "--bundle", "create") or ".").absolute()

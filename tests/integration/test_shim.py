@@ -87,8 +87,23 @@ def test_podman_gets_a_checkpoint_that_cannot_be_published(bench: Bench) -> None
     assert call.argv == bench.checkpoint("--leave-running")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["delete", "--force", ID], ["delete", "-f", ID], ["delete", ID, "-f"], ["delete", "--", ID], ["start", "--", ID]],
+)
+def test_what_ends_the_wait_of_a_restored_container(bench: Bench, arguments: list[str]) -> None:
+    bench.created.mkdir()
+    (bench.created / ID).touch()
+    done = bench.call(*arguments, asked=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    (call,) = bench.calls()
+    assert call.argv == (arguments if arguments[0] == "delete" else ["resume", ID])
+    assert not (bench.created / ID).exists()
+
+
 def test_criu_does_not_write_into_pages_that_we_have_too(bench: Bench) -> None:
     bench.images.mkdir()
+    (bench.images / "pages-0.img").symlink_to("gone")  # as what podman removes while it is looked at
     for name in ("pages-1.img", "pages-2.img"):
         (bench.images / name).write_text("of an earlier dump")
     os.link(bench.images / "pages-1.img", bench.aside / "pages-1.img")
