@@ -144,6 +144,16 @@ def keep(journal: Journal, reason: str) -> None:
     journal.leave()
 
 
+def forget(journal: Journal) -> None:
+    """Give up what a checkpoint that died has made, at whatever step: the container is podman's, as it stands."""
+    record = journal.record
+    _wait_for_others(record)
+    pages.put_back(Path(record.work), Path(record.image_path))
+    if record.thaw:
+        proc.run(record.thaw, check=False)
+    discard(journal)
+
+
 def discard(journal: Journal) -> None:
     """Forget a dump: its work directory and its journal go."""
     record = journal.record

@@ -56,7 +56,7 @@ class Helpers:
         """
         self._work = work
         told = {"reference": reference, "state": "restoring", "later": later, "arrived": 0}
-        guard.write_state(work.name, **told, since=time.time())
+        guard.write_state(work.name, **told, since=time.time(), kill=list(kill))
         paths = [str(path) for path in journal]
         starter = os.getpid(), processes.start_time(os.getpid())
         self._process.go(json.dumps({"work": str(work), "journal": paths, "starter": starter, "kill": list(kill)}))

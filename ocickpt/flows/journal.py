@@ -193,20 +193,36 @@ def records() -> list[Record]:
     return found
 
 
-def unfinished() -> list[str]:
-    """One sentence for each operation that was begun and not ended, and for each journal that cannot be read."""
-    unreadable = []
+def is_busy(record: Record) -> bool:
+    """Whether the process of that journal is at work, or another that puts it right."""
+    path = _directory() / f"{record.key}.json"
+    lock = _try_lock(path)
+    if lock is None:
+        return True
+    Journal(path, lock, record).leave()
+    return False
+
+
+def unreadable() -> list[tuple[Path, str]]:
+    """The journals that cannot be read, and why."""
+    found = []
     for path in sorted(_directory().glob("*.json")):
         try:
             _read(path, -1)
         except StorageError as error:
-            unreadable.append(f"{error.message} (remove it when its container is as it should be)")
-    return [
-        f"{record.verb} of container {record.name!r} ({record.reference}) stopped at {record.step!r}"
-        + (f": {record.reason}" if record.reason else "")
-        for record in records()
-        if (record.verb, record.step) != (INTERCEPT, UNPUBLISHED)  # that is an end
-    ] + unreadable
+            found.append((path, error.message))
+    return found
+
+
+def remove_unreadable(key: str) -> None:
+    """Remove a journal that cannot be read; BusyError when somebody has it."""
+    path = _directory() / f"{key}.json"
+    lock = _try_lock(path)
+    if lock is None:
+        raise BusyError(f"somebody is at work on {path}")
+    path.unlink(missing_ok=True)
+    path.with_suffix(".lock").unlink(missing_ok=True)
+    os.close(lock)
 
 
 def _sync(directory: Path) -> None:

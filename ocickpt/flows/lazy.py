@@ -15,17 +15,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ocickpt import config, guard, processes
+from ocickpt import config, guard, proc, processes
 from ocickpt.engine import cgroups, host, podman
 from ocickpt.errors import StorageError, UnsupportedError
 from ocickpt.flows.journal import Journal, Record
 from ocickpt.flows.tell import say
 from ocickpt.memory import pageserver
+from ocickpt.model import Progress
 from ocickpt.store import Access, Reference
 
 _ENDING = 10.0
 _CRUN_LAZY, _CRIU_LAZY = (1, 28), (4, 2)
 _CRIU_CONFIG = Path("/etc/criu/crun.conf")
+_KILLED = "what brings its memory was killed"
 _CRIU_ANNOTATION = "org.criu.config"
 
 
@@ -111,6 +113,24 @@ def let_go(work: Path, subject: podman.Running, guard_pid: int, started: int) ->
         raise StorageError(f"{error.filename} cannot be written: {error.strerror}") from error
 
 
+def end_forsaken(progress: Progress) -> None:
+    """Kill the containers whose memory nobody watches over any more: what is missing of it would be zeros."""
+    for path, state in guard.states():
+        if state.get("state") != "running" or processes.is_alive(*state["guard"]):
+            continue
+        if guard.state_of(path.stem).get("state") != "running":
+            continue  # it came to its end a moment ago
+        container, reason = str(state["container"]), str(state.get("error") or _KILLED)
+        command = state.get("kill") or ["podman", "kill", "--signal", "KILL", container]
+        if proc.run(command, check=False).returncode:
+            path.unlink(missing_ok=True)  # it does not run
+            continue
+        guard.write_state(path.stem, state="failed", error=reason)
+        progress.note(
+            f"container {state.get('name') or container!r} was killed, for its memory was not all there: {reason}"
+        )
+
+
 def has_arrived(record: Record) -> bool:
     """Whether all memory is there and the guard did not know its container yet: nobody has cleaned up after it."""
     work = Path(record.work)
@@ -124,9 +144,13 @@ def has_arrived(record: Record) -> bool:
 
 
 def goes_on(record: Record) -> bool:
-    """Whether the helpers of a lazy restore are at work, the guard or what it started."""
-    leader = record.guard_pid, record.guard_start
-    return processes.is_alive(*leader) or bool(_started(leader, (record.work, record.key)))
+    """Whether the guard of a lazy restore is at work: what it has started may be so without, which is no good."""
+    return processes.is_alive(record.guard_pid, record.guard_start)
+
+
+def follows(record: Record) -> bool:
+    """Whether a container runs, and its memory is brought as it should be."""
+    return record.step == "lazy" and goes_on(record) and was_let_go(record)
 
 
 def was_let_go(record: Record) -> bool:
@@ -146,7 +170,7 @@ def trouble(work: Path, *, alive: bool) -> str:
         return ""  # a guard that has removed the directory knew the container, and answered for it
     if (work / guard.FAILED).exists():
         return (work / guard.FAILED).read_text("utf-8")
-    return "" if alive else "what brings its memory was killed"
+    return "" if alive else _KILLED
 
 
 def stop(record: Record) -> None:

@@ -11,6 +11,7 @@ from ocickpt.errors import IncompatibleError
 from ocickpt.model import Progress
 
 RUNNING, FAILED = "running", "failed"
+_FORSAKEN = "what brings its memory was killed; `ocickpt doctor` kills the container, which would miss some"
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,12 @@ class Following:
 def following() -> list[Following]:
     """What the guards of lazy restores say, oldest first; what failed is told as long as its container is there."""
     found = []
-    for path, state in sorted(guard.states(), key=lambda each: float(each[1].get("since", 0))):
-        container = str(state.get("container", ""))
+    for path, told in sorted(guard.states(), key=lambda each: float(each[1].get("since", 0))):
+        container, state = str(told.get("container", "")), told
+        if told.get("state") == RUNNING and not processes.is_alive(*told["guard"]):
+            if not guard.state_of(path.stem):
+                continue  # it came to its end a moment ago
+            state = told | {"state": FAILED, "error": _FORSAKEN}
         if state.get("state") == FAILED and not podman.existing([container]):
             path.unlink(missing_ok=True)
         else:

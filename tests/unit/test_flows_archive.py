@@ -203,8 +203,8 @@ def test_through_the_local_store(tmp_path: Path) -> None:
     pulled = pull(f"oci:{tmp_path / 'layout'}:x", None, Access(), Silent())
     assert pulled.reference == "layout:x"
     assert {each.name for each in catalog.list_checkpoints(None, Access())} == {"web:1", "layout:x"}
-    assert catalog.remove("web:1", Access()).freed == 0
-    assert catalog.remove("layout:x", Access()).freed == pushed.size
+    assert catalog.remove("web:1", Access(), Silent()).freed == 0
+    assert catalog.remove("layout:x", Access(), Silent()).freed == pushed.size
     assert catalog.list_checkpoints(None, Access()) == []
 
 
