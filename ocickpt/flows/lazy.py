@@ -106,7 +106,8 @@ def let_go(work: Path, subject: podman.Running, guard_pid: int, started: int) ->
     """
     accompany(guard_pid, subject.conmon, subject.bundle)
     told = {"container": subject.id, "name": subject.name, "state": "running"}
-    guard.write_state(work.name, **told, guard=[guard_pid, started])
+    process = [subject.pid, processes.start_time(subject.pid) or 0]
+    guard.write_state(work.name, **told, guard=[guard_pid, started], process=process)
     try:
         (work / guard.CONTAINER).write_text(subject.id, "ascii")
     except OSError as error:
@@ -122,9 +123,8 @@ def end_forsaken(progress: Progress) -> None:
             continue  # it came to its end a moment ago
         container, reason = str(state["container"]), str(state.get("error") or _KILLED)
         command = state.get("kill") or ["podman", "kill", "--signal", "KILL", container]
-        if proc.run(command, check=False).returncode:
-            path.unlink(missing_ok=True)  # it does not run
-            continue
+        if processes.is_alive(*state["process"]):  # else it has met a zero, or was started anew
+            proc.run(command, check=False)
         guard.write_state(path.stem, state="failed", error=reason)
         progress.note(
             f"container {state.get('name') or container!r} was killed, for its memory was not all there: {reason}"

@@ -230,10 +230,10 @@ def test_a_dump_whose_container_is_removed(hosts: tuple[Host, Host], ref: str, r
 def test_two_dumps_of_the_same_name(hosts: tuple[Host, Host], ref: str, runtime: str) -> None:
     a, b = hosts
     counter, counts, ids = Counter("c", runtime=runtime), list[Count](), list[str]()
-    for number in range(2):
+    for number, point in enumerate(("checkpoint.dumped", "publish.packed")):  # the first is passed again, for the other
         counts.append(counter.start(a))
         ids.append(a.inspect("c")["Id"])
-        killed_at(a, "checkpoint.dumped", "checkpoint", "c", f"{ref}{number}")
+        killed_at(a, point, "checkpoint", "c", f"{ref}{number}")
         a.run("podman", "rm", "c")
         a.run("podman", "volume", "rm", "c")
     assert "several containers called 'c'" in a.ocickpt("push", "c", check=False).stderr
