@@ -34,7 +34,7 @@ class Helpers:
         self._process = proc.Background([sys.executable, "-I", "-c", code, name], waits=True)
         self.started = processes.start_time(self._process.pid) or 0
         """When the guard was, for `processes`."""
-        self._work = Path()
+        self._work, self._name = Path(), name
 
     @property
     def pid(self) -> int:
@@ -56,7 +56,7 @@ class Helpers:
         """
         self._work = work
         told = {"reference": reference, "state": "restoring", "later": later, "arrived": 0}
-        guard.write_state(work.name, **told, since=time.time(), kill=list(kill))
+        guard.write_state(work.name, **told, since=time.time(), kill=list(kill), names=[str(work), self._name])
         paths = [str(path) for path in journal]
         starter = os.getpid(), processes.start_time(os.getpid())
         self._process.go(json.dumps({"work": str(work), "journal": paths, "starter": starter, "kill": list(kill)}))

@@ -125,6 +125,8 @@ def end_forsaken(progress: Progress) -> None:
         command = state.get("kill") or ["podman", "kill", "--signal", "KILL", container]
         if processes.is_alive(*state["process"]):  # else it has met a zero, or was started anew
             proc.run(command, check=False)
+        leader, start = state["guard"]
+        _stop(_started((leader, start), tuple(state["names"])))
         guard.write_state(path.stem, state="failed", error=reason)
         progress.note(
             f"container {state.get('name') or container!r} was killed, for its memory was not all there: {reason}"
@@ -181,12 +183,16 @@ def stop(record: Record) -> None:
 
 def stop_all(leader: tuple[int, int], work: Path, name: str) -> None:
     """End the guard `leader` and what it started for the restore in `work`, and forget what `status` shows of it."""
-    for pid, start in [leader, *_started(leader, (str(work), name))]:
+    _stop([leader, *_started(leader, (str(work), name))])
+    (guard.STATES / f"{work.name}.json").unlink(missing_ok=True)
+
+
+def _stop(helpers: list[tuple[int, int]]) -> None:
+    for pid, start in helpers:
         if (handle := processes.opened(pid, start)) >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
             os.close(handle)
-    (guard.STATES / f"{work.name}.json").unlink(missing_ok=True)
 
 
 def _started(leader: tuple[int, int], names: tuple[str, ...]) -> list[tuple[int, int]]:

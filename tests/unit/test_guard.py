@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import guard
+from ocickpt import guard, processes
 from ocickpt.flows import lazy, status
 from ocickpt.flows.journal import RESTORE, Record
 from ocickpt.model import Silent
@@ -74,7 +74,8 @@ def test_no_change_of_the_state_is_lost(states: Path) -> None:
 def test_a_restore_that_ends_while_it_is_looked_at(states: Path) -> None:
     """A name that leads nowhere is what is left of a file between a listing and a look."""
     (states / "gone.json").symlink_to(states / "nothing")
-    guard.write_state("new", container=ID, name="b", state="running", since=2.0, guard=[os.getpid(), 0])
+    here = [os.getpid(), processes.start_time(os.getpid())]
+    guard.write_state("new", container=ID, name="b", state="running", since=2.0, guard=here)
     guard.write_state("old", container=ID, name="a", state="restoring", since=1.0)
     assert [each.name for each in status.following()] == ["a", "b"]
     status.wait_for_memory("f" * 64, Silent())

@@ -300,7 +300,7 @@ def test_a_lazy_restore_whose_helpers_are_dead(
 def test_a_container_whose_memory_nobody_brings_is_killed(tmp_path: Path, running: list[str], kill: list[str]) -> None:
     """Be it restored by `ocickpt restore`, or on its start, of which there is no journal."""
     here, gone = [os.getpid(), processes.start_time(os.getpid())], [os.getpid(), 1]
-    told = {"container": ID, "name": "web", "state": "running", "kill": kill}
+    told = {"container": ID, "name": "web", "state": "running", "kill": kill, "names": []}
     guard.write_state(KEY, **told, guard=gone, process=here)
     guard.write_state("ended", **told, guard=gone, process=gone)
     guard.write_state("well", **told, guard=here, process=here)
