@@ -71,9 +71,9 @@ def run(
     return result
 
 
-def call(argv: Sequence[str]) -> int:
-    """Run `argv` with this process's own stdin, stdout and stderr; its exit status."""
-    return subprocess.run(list(argv), check=False).returncode
+def call(argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+    """Run `argv` with this process's own stdin, stdout and stderr, and its environment or `env`; its exit status."""
+    return subprocess.run(list(argv), check=False, env=env).returncode
 
 
 class Background:

@@ -10,7 +10,8 @@ before a restore, is done by the flow at the other end of it:
         the container is frozen; the trees are copied, the runtime dumps, the pages go aside
     {"event": "captured", …}    →   {"ok": true}       everything is safe in DIR
         the container is killed where it stands; with --leave-running it runs on
-    {"event": "restore", …}     →   {"ok": true}       pages and files are in place; perhaps "arguments" to add
+    {"event": "restore", …}     →   {"ok": true}       pages and files are in place; perhaps "arguments" to add, and
+                                                       "environment"
                                     {"error": TEXT}    the runtime must not run
 
 Up to that "ok" nothing has happened to the container but that it stood still: whatever goes wrong,
@@ -257,17 +258,19 @@ def _asked_for(container: str) -> bool:
 
 
 def _prepare_restore(key: str, rest: list[str]) -> list[str]:
-    """Have the flow bring memory and files; what is to be added to the runtime's arguments."""
+    """Have the flow bring memory and files; what is to be added to the runtime's arguments, once its environment is."""
     given = runtimes.read(rest, "restore")[0]
     bundle, image_path, pid_file = (given.get(f"--{each}", "") for each in ("bundle", "image-path", "pid-file"))
     flow = _connect(key)
     told = {"bundle": bundle, "image_path": image_path, "pid_file": pid_file, "conmon": os.getppid()}
+    told["criu_configuration"] = os.environ.get("CRIU_CONFIG_FILE", "")
     answer = _ask(flow, event="restore", **told) if flow else {}
     if not answer.get("ok"):
         if _KEY.fullmatch(key):
             with contextlib.suppress(OSError, IndexError):
                 (Path(image_path).parents[3] / "ocickpt" / key / REFUSED).touch()
         sys.exit(f"ocickpt: {answer.get('error') or _GONE}")
+    os.environ.update(answer.get("environment") or {})
     return [str(each) for each in answer.get("arguments") or ()]
 
 

@@ -217,16 +217,19 @@ def _restore(
     if host.lsm() == "selinux" and (label := (spec.get("process") or {}).get("selinuxLabel")):
         options += ["--lsm-profile", f"selinux:{label}"]
         options += ["--lsm-mount-context", context] if (context := (spec.get("linux") or {}).get("mountLabel")) else []
+    environment = dict(os.environ)
     for name in _KEPT:
         options += [name, value] if (value := runtimes.option(request.rest, name, "create")) else []
     if helpers:
-        options += lazy.arm(request.runtime, request.bundle, request.work).get("arguments", [])
+        usual = environment.get(lazy.CRIU_CONFIGURATION, "")
+        armed = lazy.arm(request.runtime, request.bundle, request.work, usual)
+        options += armed.get("arguments", [])
+        environment |= armed.get("environment", {})
         helpers.wait()
     paths = ["--image-path", str(request.work / "images"), "--work-path", str(request.work)]
     command = [*request.call, "restore", "--detach", "--bundle", str(request.bundle), *paths, *options, request.id]
     # With our own descriptors: they become the container's.
-    status = proc.call(command)
-    lazy.disarm(request.bundle, request.work)
+    status = proc.call(command, environment)
     if status:
         reasons = criu.log_errors(request.work / "restore.log")
         raise CommandError(f"CRIU cannot restore the checkpoint: {'; '.join(reasons) or 'it said nothing'}")

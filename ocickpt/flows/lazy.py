@@ -8,7 +8,6 @@ when the restore has ended, and end when all has arrived.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 from ocickpt import config, guard, proc, processes
 from ocickpt.engine import cgroups, host, podman
-from ocickpt.errors import StorageError, UnsupportedError
+from ocickpt.errors import StorageError
 from ocickpt.flows.journal import Journal, Record
 from ocickpt.flows.tell import say
 from ocickpt.memory import pageserver
@@ -26,9 +25,9 @@ from ocickpt.store import Access, Reference
 
 _ENDING = 10.0
 _CRUN_LAZY, _CRIU_LAZY = (1, 28), (4, 2)
-_CRIU_CONFIG = Path("/etc/criu/crun.conf")
+CRIU_CONFIGURATION = "CRIU_CONFIG_FILE"
+_CONFIGURATION = "criu.conf"
 _KILLED = "what brings its memory was killed"
-_CRIU_ANNOTATION = "org.criu.config"
 
 
 def unsupported(runtime: str, here: host.Host) -> str:
@@ -56,32 +55,22 @@ def plan(reference: Reference, access: Access, here: host.Host) -> dict[str, Any
     }
 
 
-def arm(runtime: str, bundle: Path, work: Path) -> dict[str, Any]:
-    """Let the runtime, which is about to restore, find CRIU's daemon; what the shim has to add to its call."""
+def arm(runtime: str, bundle: Path, work: Path, configuration: str) -> dict[str, Any]:
+    """Let the runtime, which is about to restore, find CRIU's daemon; what the shim has to add to its call.
+
+    `configuration` is the file that CRIU_CONFIG_FILE names in its environment, if any.
+    """
     link = bundle / guard.SOCKET
     (work / guard.LINK).write_text(str(link), "utf-8")
     link.unlink(missing_ok=True)
     link.symlink_to(work / guard.SOCKET)
     if runtime == "runc":
         return {"arguments": ["--lazy-pages"]}
-    # crun has no such option, but gives CRIU the configuration file that an annotation names.
-    config = work / "criu.conf"
-    usual = _CRIU_CONFIG.read_text("utf-8") if _CRIU_CONFIG.exists() else ""
-    config.write_text(f"{usual}\nlazy-pages\n", "utf-8")
-    spec_file = bundle / "config.json"
-    (work / "config.json").write_bytes(spec_file.read_bytes())
-    spec = json.loads(spec_file.read_bytes())
-    if (spec.get("annotations") or {}).get(_CRIU_ANNOTATION):
-        raise UnsupportedError("the container has a CRIU configuration of its own, which crun would lose")
-    spec["annotations"] = (spec.get("annotations") or {}) | {_CRIU_ANNOTATION: str(config)}
-    spec_file.write_text(json.dumps(spec), "utf-8")
-    return {}
-
-
-def disarm(bundle: Path, work: Path) -> None:
-    """Take back what `arm` changed in the bundle: the next checkpoint is not to be lazy."""
-    if (work / "config.json").exists():
-        (bundle / "config.json").write_bytes((work / "config.json").read_bytes())
+    # crun has no such option, but CRIU reads its environment. What is in no file of the container's, nor of crun's,
+    # is not there for a later dump; the host's configuration for crun is in force beside it (criu, config.c).
+    usual = Path(configuration).read_text("utf-8") if configuration and Path(configuration).exists() else ""
+    (work / _CONFIGURATION).write_text(f"{usual}\nlazy-pages\n", "utf-8")
+    return {"environment": {CRIU_CONFIGURATION: str(work / _CONFIGURATION)}}
 
 
 def accompany(guard_pid: int, conmon: int, bundle: Path) -> None:

@@ -263,8 +263,6 @@ class _Restore:
             subject = _running(container_id, name, self.imported, told)
         else:
             subject = podman.container(container_id or name).running
-        if self.follow:
-            lazy.disarm(subject.bundle, self.work)
         journal.step("unverified", container=subject.id)
         return subject
 
@@ -276,7 +274,8 @@ class _Restore:
         bundle = Path(message["bundle"])
         try:
             self._fill(bundle, Path(message["image_path"]))
-            extra = lazy.arm(self.imported.runtime, bundle, self.work) if self.follow else {}
+            usual = str(message.get("criu_configuration") or "")
+            extra = lazy.arm(self.imported.runtime, bundle, self.work, usual) if self.follow else {}
         except OSError as error:
             raise StorageError(f"the container's files cannot be put in place: {error}") from error
         if self.follow:
