@@ -110,7 +110,8 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
         here = host.facts()
         if helpers:
             helpers.prepare(lazy.plan(found.reference, Access(), here))
-        preflight.check_host(found.description, here)
+        for note in preflight.check_host(found.description, here):
+            say(f"container {request.id[:12]}: {note}", quiet=True)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
         configuration, saved = images.saved(rebuilder)
         images.verify(rebuilder, configuration, saved, found.description)

@@ -112,11 +112,13 @@ def publish(
     reference: Reference,
     local: LocalStore,
     progress: Progress,
+    foreign: bool = False,
 ) -> Published:
     """Pack `contents`, put everything into `store`, and last of all the tag.
 
     The description shows `options`, which are asked for when all content has gone by. `container` is the name of the
-    one whose earlier checkpoints may be built upon, beside that which `reference` replaces.
+    one whose earlier checkpoints may be built upon, beside that which `reference` replaces. What is `foreign` may be
+    of any host: nothing is said of that but what the contents tell.
     """
     parent, known = _find_parent(store, reference.tag, container, progress) or (None, None)
     counter = Counter(progress)
@@ -140,6 +142,7 @@ def publish(
             options(),
             image_digest=image_digest,
             parent=parent,
+            core=contents.core if foreign else None,
         )
         uploader.send(packed.index)
         inherited = sum(pack.size for pack in packed.packs if pack not in packed.new)

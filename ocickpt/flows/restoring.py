@@ -92,7 +92,8 @@ def _check(
     """Find out whether it can be restored here, before anything is made; and what is to be verified before it runs."""
     told = found.description
     rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
-    preflight.check_host(told, aside.facts.result())
+    for note in preflight.check_host(told, aside.facts.result()):
+        progress.note(note)
     roots = aside.roots.result()
     config, spec = images.saved(rebuilder)
     imported = _import(config, spec, told, roots)
