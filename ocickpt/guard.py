@@ -39,6 +39,7 @@ from ocickpt import processes
 
 TYPE_CHECKING = False  # `typing` takes as long to load as all else that is used of it here
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 CONTAINER, LINK, LOG = "container", "link", "lazy-pages.log"
@@ -114,17 +115,51 @@ def state_of(key: str) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def write_state(key: str, **changes: Any) -> None:
-    """Change what `ocickpt status` shows of a lazy restore; one process at a time does."""
+def begin_state(key: str, **state: Any) -> None:
+    """Have `ocickpt status` show a lazy restore."""
     STATES.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _alone():
+        _replace(key, state)
+
+
+def write_state(key: str, **changes: Any) -> None:
+    """Change what `ocickpt status` shows of a lazy restore; what is over stays so."""
+    if STATES.exists():
+        with _alone():
+            if state := state_of(key):
+                _replace(key, state | changes)
+
+
+def forget_state(key: str) -> None:
+    """A lazy restore is over."""
+    if STATES.exists():
+        with _alone():
+            (STATES / f"{key}.json").unlink(missing_ok=True)
+
+
+def is_forsaken(key: str, state: dict[str, Any]) -> bool:
+    """Whether a container runs without its guard, and without all of its memory; `state` is what was just read."""
+    if state.get("state") != "running" or processes.is_alive(*state["guard"]):
+        return False
+    # One that came to its end has said so before it ended.
+    return not (Path(state["work"]) / COMPLETE).exists() and state_of(key).get("state") == "running"
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time reads, changes and writes."""
     directory = os.open(STATES, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
-        temporary = STATES / f"{key}.new"
-        temporary.write_text(json.dumps(state_of(key) | changes), "utf-8")
-        temporary.rename(STATES / f"{key}.json")
+        yield
     finally:
         os.close(directory)
+
+
+def _replace(key: str, state: dict[str, Any]) -> None:
+    temporary = STATES / f"{key}.new"
+    temporary.write_text(json.dumps(state), "utf-8")
+    temporary.rename(STATES / f"{key}.json")
 
 
 def states() -> list[tuple[Path, dict[str, Any]]]:
@@ -161,6 +196,8 @@ def _kill(work: Path, plan: dict[str, Any], reason: str) -> bool:
 
 
 def _clean(work: Path, plan: dict[str, Any], *, keep_state: bool) -> None:
+    if not keep_state:
+        forget_state(work.name)
     if (work / LINK).exists():
         Path((work / LINK).read_text("utf-8")).unlink(missing_ok=True)
     if (work / CONTAINER).exists() or not plan["journal"]:
@@ -171,5 +208,3 @@ def _clean(work: Path, plan: dict[str, Any], *, keep_state: bool) -> None:
             work.parent.rmdir()
         for journal in plan["journal"]:
             Path(journal).unlink(missing_ok=True)
-    if not keep_state:
-        (STATES / f"{work.name}.json").unlink(missing_ok=True)

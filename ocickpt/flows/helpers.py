@@ -56,7 +56,8 @@ class Helpers:
         """
         self._work = work
         told = {"reference": reference, "state": "restoring", "later": later, "arrived": 0}
-        guard.write_state(work.name, **told, since=time.time(), kill=list(kill), names=[str(work), self._name])
+        told |= {"work": str(work), "helpers": self._name, "kill": list(kill), "since": time.time()}
+        guard.begin_state(work.name, **told)
         paths = [str(path) for path in journal]
         starter = os.getpid(), processes.start_time(os.getpid())
         self._process.go(json.dumps({"work": str(work), "journal": paths, "starter": starter, "kill": list(kill)}))

@@ -106,16 +106,14 @@ def let_go(work: Path, subject: podman.Running, guard_pid: int, started: int) ->
 def end_forsaken(progress: Progress) -> None:
     """Kill the containers whose memory nobody watches over any more: what is missing of it would be zeros."""
     for path, state in guard.states():
-        if state.get("state") != "running" or processes.is_alive(*state["guard"]):
+        if not guard.is_forsaken(path.stem, state):
             continue
-        if guard.state_of(path.stem).get("state") != "running":
-            continue  # it came to its end a moment ago
         container, reason = str(state["container"]), str(state.get("error") or _KILLED)
         command = state.get("kill") or ["podman", "kill", "--signal", "KILL", container]
         if processes.is_alive(*state["process"]):  # else it has met a zero, or was started anew
             proc.run(command, check=False)
         leader, start = state["guard"]
-        _stop(_started((leader, start), tuple(state["names"])))
+        _stop(_started((leader, start), (state["work"], state["helpers"])))
         guard.write_state(path.stem, state="failed", error=reason)
         progress.note(
             f"container {state.get('name') or container!r} was killed, for its memory was not all there: {reason}"
@@ -130,7 +128,7 @@ def has_arrived(record: Record) -> bool:
     end = time.monotonic() + _ENDING
     while goes_on(record) and time.monotonic() < end:  # the guard is at its very end
         time.sleep(0.01)
-    (guard.STATES / f"{record.key}.json").unlink(missing_ok=True)
+    guard.forget_state(record.key)
     return work.exists()
 
 
@@ -173,7 +171,7 @@ def stop(record: Record) -> None:
 def stop_all(leader: tuple[int, int], work: Path, name: str) -> None:
     """End the guard `leader` and what it started for the restore in `work`, and forget what `status` shows of it."""
     _stop([leader, *_started(leader, (str(work), name))])
-    (guard.STATES / f"{work.name}.json").unlink(missing_ok=True)
+    guard.forget_state(work.name)
 
 
 def _stop(helpers: list[tuple[int, int]]) -> None:

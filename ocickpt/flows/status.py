@@ -35,12 +35,10 @@ def following() -> list[Following]:
     found = []
     for path, told in sorted(guard.states(), key=lambda each: float(each[1].get("since", 0))):
         container, state = str(told.get("container", "")), told
-        if told.get("state") == RUNNING and not processes.is_alive(*told["guard"]):
-            if not guard.state_of(path.stem):
-                continue  # it came to its end a moment ago
+        if guard.is_forsaken(path.stem, told):
             state = told | {"state": FAILED, "error": _FORSAKEN}
         if state.get("state") == FAILED and not podman.existing([container]):
-            path.unlink(missing_ok=True)
+            guard.forget_state(path.stem)
         else:
             found.append(
                 Following(
@@ -70,10 +68,15 @@ def wait_for_memory(container: str, progress: Progress) -> None:
 
 
 def _on_its_way(container: str) -> bool:
-    for _, state in guard.states():
+    for path, state in guard.states():
         if (state.get("container"), state.get("state")) == (container, RUNNING):
             if state.get("error"):
                 # Not waited for: who kills the container may wait for podman's lock, which our caller may hold.
                 raise IncompatibleError(f"the memory of its lazy restore cannot be completed: {state['error']}")
+            if guard.is_forsaken(path.stem, state) and processes.is_alive(*state["process"]):
+                raise IncompatibleError(
+                    "the memory of its lazy restore is not all there, and what brought it was killed",
+                    hint="`ocickpt doctor` kills the container",
+                )
             return processes.is_alive(*state["guard"])
     return False

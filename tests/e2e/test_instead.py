@@ -210,6 +210,12 @@ def test_without_any_engine(hosts: tuple[Host, Host], start: Start, ref: str, ru
         # The same container, started again.
         b.sh(f"cd /tmp/plain; {program} create plain </dev/null >out 2>&1; {program} start plain")
         assert b.wait("ip", "netns", "exec", "plain", "curl", "-sf", "http://127.0.0.1:8080/") == "0"
+        # Restored once more, and given up before it runs.
+        b.run(program, "delete", "--force", "plain")
+        b.sh(f"cd /tmp/plain; rm ocickpt-restored; {program} create plain </dev/null >out 2>&1")
+        b.run(program, "delete", "-f", "plain")
+        assert b.run(program, "state", "plain", check=False).returncode != 0
+        assert b.sh("ls /run/ocickpt/created") == ""
     finally:
         b.run(program, "delete", "--force", "plain", check=False)
         b.run("podman", "umount", "plain", check=False)

@@ -174,7 +174,7 @@ def test_a_dump_that_could_not_be_kept_is_listed(tmp_path: Path) -> None:
 
 def test_memory_that_will_not_come_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "STATES", tmp_path)
-    guard.write_state(KEY, container=ID, state="running", guard=[os.getpid(), 0], error="the page server died")
+    guard.begin_state(KEY, container=ID, state="running", guard=[os.getpid(), 0], error="the page server died")
     with pytest.raises(IncompatibleError, match="the page server died"):
         status.wait_for_memory(ID, Silent())
     status.wait_for_memory("another", Silent())

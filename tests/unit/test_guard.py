@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ocickpt import guard, processes
+from ocickpt.errors import IncompatibleError
 from ocickpt.flows import lazy, status
 from ocickpt.flows.journal import RESTORE, Record
 from ocickpt.model import Silent
@@ -65,9 +66,10 @@ def work(tmp_path: Path) -> Iterator[Path]:
 
 def test_no_change_of_the_state_is_lost(states: Path) -> None:
     """Guard, page server and restore write it in turn, each what it knows."""
+    guard.begin_state("key", w=0)
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(states), f"w{each}"]) for each in range(3)]
     assert [each.wait(timeout=60) for each in writers] == [0, 0, 0]
-    assert guard.state_of("key") == {"w0": 199, "w1": 199, "w2": 199}
+    assert guard.state_of("key") == {"w": 0, "w0": 199, "w1": 199, "w2": 199}
     assert [each.name for each in states.iterdir()] == ["key.json"]
 
 
@@ -75,15 +77,31 @@ def test_a_restore_that_ends_while_it_is_looked_at(states: Path) -> None:
     """A name that leads nowhere is what is left of a file between a listing and a look."""
     (states / "gone.json").symlink_to(states / "nothing")
     here = [os.getpid(), processes.start_time(os.getpid())]
-    guard.write_state("new", container=ID, name="b", state="running", since=2.0, guard=here)
-    guard.write_state("old", container=ID, name="a", state="restoring", since=1.0)
+    guard.begin_state("new", container=ID, name="b", state="running", since=2.0, guard=here)
+    guard.begin_state("old", container=ID, name="a", state="restoring", since=1.0)
     assert [each.name for each in status.following()] == ["a", "b"]
     status.wait_for_memory("f" * 64, Silent())
 
 
-def test_a_guard_whose_pid_another_has_by_now_is_not_waited_for(states: Path) -> None:
-    guard.write_state(KEY, container=ID, state="running", guard=[os.getpid(), 1])
-    assert status._on_its_way(ID) is False
+def test_what_is_over_stays_so(states: Path) -> None:
+    """The restore tells the guard of its container when that has seen all memory arrive."""
+    guard.begin_state(KEY, arrived=1)
+    guard.forget_state(KEY)
+    guard.write_state(KEY, state="running")
+    assert list(states.iterdir()) == []
+
+
+def test_a_guard_whose_pid_another_has_by_now(states: Path, work: Path) -> None:
+    """It is not waited for, and a container without all its memory is not checkpointed."""
+    here, gone = [os.getpid(), processes.start_time(os.getpid())], [os.getpid(), 1]
+    told = {"container": ID, "state": "running", "work": str(work)}
+    guard.begin_state(KEY, **told, guard=gone, process=gone)
+    status.wait_for_memory(ID, Silent())  # it was started anew since
+    guard.begin_state(KEY, **told, guard=gone, process=here)
+    with pytest.raises(IncompatibleError, match="is not all there"):
+        status.wait_for_memory(ID, Silent())
+    (work / guard.COMPLETE).touch()
+    status.wait_for_memory(ID, Silent())
 
 
 def test_only_helpers_are_helpers(tmp_path: Path, states: Path) -> None:

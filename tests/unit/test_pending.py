@@ -300,10 +300,10 @@ def test_a_lazy_restore_whose_helpers_are_dead(
 def test_a_container_whose_memory_nobody_brings_is_killed(tmp_path: Path, running: list[str], kill: list[str]) -> None:
     """Be it restored by `ocickpt restore`, or on its start, of which there is no journal."""
     here, gone = [os.getpid(), processes.start_time(os.getpid())], [os.getpid(), 1]
-    told = {"container": ID, "name": "web", "state": "running", "kill": kill, "names": []}
-    guard.write_state(KEY, **told, guard=gone, process=here)
-    guard.write_state("ended", **told, guard=gone, process=gone)
-    guard.write_state("well", **told, guard=here, process=here)
+    told = {"container": ID, "name": "web", "state": "running", "kill": kill, "work": str(tmp_path), "helpers": KEY}
+    guard.begin_state(KEY, **told, guard=gone, process=here)
+    guard.begin_state("ended", **told, guard=gone, process=gone)
+    guard.begin_state("well", **told, guard=here, process=here)
     assert sorted(each.state for each in status.following()) == ["failed", "failed", "running"]
     recover.recover(Silent())
     assert running == [" ".join(kill) or f"podman kill --signal KILL {ID}"]
