@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ocickpt import proc, processes
 from ocickpt.engine import archive, criu, host, pages, podman
 from ocickpt.errors import BusyError, CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.flows import confine, contents, operation, setup
+from ocickpt.flows.describe import Origin
 from ocickpt.flows.journal import CHECKPOINT, Journal, Record
 from ocickpt.model import Progress
 from ocickpt.shim import CAPTURED, EXPORT
@@ -67,6 +68,7 @@ def begin(subject: podman.Container, reference: str, options: CheckpointOptions,
             image_digest=subject.image_digest,
             runtime=subject.runtime,
             options={name: getattr(options, name) for name in CheckpointOptions.__dataclass_fields__},
+            origin=asdict(Origin.here(subject.runtime)),
         )
     )
 

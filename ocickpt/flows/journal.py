@@ -64,6 +64,8 @@ class Record:
     guard_start: int = 0
     """The guard of a lazy restore."""
     options: dict[str, bool] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Where and by what the container was dumped (`describe.Origin`): it may be published after an upgrade."""
     volumes: tuple[str, ...] = ()
     """Volumes this restore makes; they go when it fails."""
     health_interval: str = ""

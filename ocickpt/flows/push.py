@@ -78,7 +78,7 @@ def _push_archive(path: Path, reference: Reference, access: Access, progress: Pr
             reference=reference,
             local=local,
             progress=progress,
-            foreign=True,
+            made=None,
         )
     publish.sweep()
     return published

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from ocickpt import guard, proc, processes, shim
+from ocickpt.description import HostInfo
 from ocickpt.engine import podman
 from ocickpt.errors import BusyError, NotFoundError, OcickptError, StorageError, UsageError
 from ocickpt.flows import artifact, catalog, journal, made, pending, recover, status
+from ocickpt.flows.describe import Origin
 from ocickpt.flows.doctor import Check, _journals
 from ocickpt.flows.journal import CHECKPOINT, INTERCEPT, RESTORE, STEPS, UNPUBLISHED, Journal, Record
 from ocickpt.flows.push import push
@@ -50,7 +52,10 @@ def dump(
     if verb == INTERCEPT:
         (work / CAPTURED).touch()
     ref = ref or f"oci:{tmp_path / 'layout'}:x"
-    record = Record(verb, key, container, "web", ref, work=str(work), image_path=str(tmp_path / "gone"))
+    origin = asdict(Origin(HostInfo("arm64", "6.1", "v2", ("asimd",), 4096, "debian 13"), "5.0", "1.2", "4.2"))
+    record = Record(
+        verb, key, container, "web", ref, work=str(work), image_path=str(tmp_path / "gone"), origin=origin
+    )  # fmt: skip
     held = Journal.begin(record)
     held.step(step)
     held.leave()
@@ -82,7 +87,11 @@ def test_a_dump_whose_container_is_gone_is_published(tmp_path: Path, source: str
     published = push(source, f"oci:{layout}:{tag}" if tag else None, Access(), Silent())
     assert checkpoints(layout) == [tag or "x"]
     with closing(open_store(Reference.parse(published.reference), Access())) as store:
-        assert artifact.load(store, Reference.parse(published.reference)).description.container.id == ID
+        told = artifact.load(store, Reference.parse(published.reference)).description
+    assert told.container.id == ID
+    # Of when it was dumped: the host may have been upgraded since.
+    assert (told.host.kernel, told.host.cpu_features, told.criu.version) == ("6.1", ("asimd",), "4.2")
+    assert (told.engine.version, told.runtime.version) == ("5.0", "1.2")
     assert not work.parent.exists()
     assert left() == []
     assert findings() == []
