@@ -65,7 +65,10 @@ class Criu:
 
 @dataclass(frozen=True, slots=True)
 class HostInfo:
-    """Where it ran. `arch` in Go's words, `cgroup` ``v1`` or ``v2``, `page_size` in bytes."""
+    """Where it ran. `arch` in Go's words, `cgroup` ``v1`` or ``v2``, `page_size` in bytes.
+
+    Empty is what is not known, as it is of an archive that any host may have made; so are versions.
+    """
 
     arch: str
     kernel: str

@@ -12,13 +12,20 @@ is a restore, and where its work directory is; where it does not come, nothing w
 
 In the work directory the restore writes `CONTAINER` once podman has made it, and `LINK`: where CRIU looks for the
 daemon's socket. The guard writes `COMPLETE` or `FAILED` there. Whoever writes the later of `CONTAINER` and `FAILED`
-sees the other: then the guard kills the container, or the restore takes it back. What `ocickpt status` shows is a file
-under `STATES`; it is gone when all memory is there, and stays when the container had to be killed.
+sees the other: then the guard kills the container, or the restore takes it back.
+
+The directory is the restore's, with all that lies in it, until it has written `CONTAINER` and, where it has no journal,
+has ended; from then on it is the guard's, which removes it. Up to that nobody but the restore does, or who finds its
+journal when it has died; only where there is no journal it is the guard's then.
+
+What `ocickpt status` shows is a file under `STATES`, which guard, page server and restore change in turn; it is gone
+when all memory is there, and stays when the container had to be killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -28,8 +35,11 @@ import sys
 import syslog
 from pathlib import Path
 
+from ocickpt import processes
+
 TYPE_CHECKING = False  # `typing` takes as long to load as all else that is used of it here
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 CONTAINER, LINK, LOG = "container", "link", "lazy-pages.log"
@@ -64,6 +74,7 @@ def main(argv: list[str]) -> int:
         return 0
     plan: dict[str, Any] = json.loads(line)
     work = Path(plan["work"])
+    starter = processes.opened(*plan["starter"])
     daemon = subprocess.Popen(
         ["criu", "lazy-pages", "--images-dir", str(work / "images"), "--work-dir", str(work), "--log-file", LOG, "-v1",
          "--page-server", "--ps-socket", str(theirs.fileno())],
@@ -73,7 +84,7 @@ def main(argv: list[str]) -> int:
     reason = ""
     ended = os.pidfd_open(daemon.pid)
     while daemon.poll() is None and not reason:
-        if _is_forsaken(work, plan):
+        if _is_forsaken(work, plan, starter):
             reason = "the restore was killed"
         elif server.poll() not in (None, 0):
             reason = state_of(work.name).get("error") or f"the page server died (status {server.returncode})"
@@ -89,6 +100,8 @@ def main(argv: list[str]) -> int:
         if process.poll() is None:
             process.kill()
         process.wait()
+    if not plan["journal"] and starter >= 0:
+        select.select([starter], [], [])  # until it has ended it is at work in the directory
     _clean(work, plan, keep_state=failed)
     return 1 if failed else 0
 
@@ -102,17 +115,64 @@ def state_of(key: str) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def write_state(key: str, **changes: Any) -> None:
-    """Change what `ocickpt status` shows of a lazy restore."""
+def begin_state(key: str, **state: Any) -> None:
+    """Have `ocickpt status` show a lazy restore."""
     STATES.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = STATES / f"{key}.{os.getpid()}"
-    temporary.write_text(json.dumps(state_of(key) | changes), "utf-8")
+    with _alone():
+        _replace(key, state)
+
+
+def write_state(key: str, **changes: Any) -> None:
+    """Change what `ocickpt status` shows of a lazy restore; what is over stays so."""
+    if STATES.exists():
+        with _alone():
+            if state := state_of(key):
+                _replace(key, state | changes)
+
+
+def forget_state(key: str) -> None:
+    """A lazy restore is over."""
+    if STATES.exists():
+        with _alone():
+            (STATES / f"{key}.json").unlink(missing_ok=True)
+
+
+def is_forsaken(key: str, state: dict[str, Any]) -> bool:
+    """Whether a container runs without its guard, and without all of its memory; `state` is what was just read."""
+    if state.get("state") != "running" or processes.is_alive(*state["guard"]):
+        return False
+    # One that came to its end has said so before it ended.
+    return not (Path(state["work"]) / COMPLETE).exists() and state_of(key).get("state") == "running"
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One process at a time reads, changes and writes."""
+    directory = os.open(STATES, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _replace(key: str, state: dict[str, Any]) -> None:
+    temporary = STATES / f"{key}.new"
+    temporary.write_text(json.dumps(state), "utf-8")
     temporary.rename(STATES / f"{key}.json")
 
 
-def _is_forsaken(work: Path, plan: dict[str, Any]) -> bool:
+def states() -> list[tuple[Path, dict[str, Any]]]:
+    """What is known of each lazy restore, and the file that says so; those that end meanwhile are left out."""
+    found = ((path, state_of(path.stem)) for path in STATES.glob("*.json"))
+    return [(path, state) for path, state in found if state]
+
+
+def _is_forsaken(work: Path, plan: dict[str, Any], starter: int) -> bool:
     """Whether who started us died before the container was ours. Where there is a journal, that tells what to do."""
-    return plan["starter"] and not (work / CONTAINER).exists() and not Path(f"/proc/{plan['starter']}").exists()
+    if plan["journal"] or (work / CONTAINER).exists():
+        return False
+    return starter < 0 or bool(select.select([starter], [], [], 0)[0])
 
 
 def _kill(work: Path, plan: dict[str, Any], reason: str) -> bool:
@@ -136,16 +196,15 @@ def _kill(work: Path, plan: dict[str, Any], reason: str) -> bool:
 
 
 def _clean(work: Path, plan: dict[str, Any], *, keep_state: bool) -> None:
+    if not keep_state:
+        forget_state(work.name)
     if (work / LINK).exists():
         Path((work / LINK).read_text("utf-8")).unlink(missing_ok=True)
     if (work / CONTAINER).exists() or not plan["journal"]:
         import shutil  # takes long to load
 
-        # Until here the restore's journal said whose this directory is.
         shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):  # others are in it
             work.parent.rmdir()
         for journal in plan["journal"]:
             Path(journal).unlink(missing_ok=True)
-    if not keep_state:
-        (STATES / f"{work.name}.json").unlink(missing_ok=True)

@@ -79,8 +79,8 @@ def call(argv: Sequence[str]) -> int:
     return subprocess.run(list(argv), check=False).returncode
 
 
-def call_whole(argv: Sequence[str]) -> int:
-    """As `call`, with all our descriptors, for a command that leaves processes behind on purpose; its exit status.
+def call_whole(argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+    """As `call`, with all our descriptors, and this environment or `env`, for what leaves processes behind on purpose.
 
     When it fails, whatever it left is ended: crun forgets processes that CRIU has restored when it fails afterwards.
     """
@@ -91,7 +91,7 @@ def call_whole(argv: Sequence[str]) -> int:
     library.prctl(_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0)
     before = set(_children())
     try:
-        status = subprocess.run(list(argv), check=False, close_fds=False).returncode
+        status = subprocess.run(list(argv), check=False, close_fds=False, env=env).returncode
         while status and (left := set(_children()) - before):
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
@@ -207,15 +207,3 @@ def running(*words: str) -> bool:
         if wanted.issubset(found):
             return True
     return False
-
-
-def start_time(pid: int) -> int | None:
-    """When process `pid` was started, in clock ticks since boot (proc(5), stat field 22); None if there is none.
-
-    With the pid it names a process for good, where a pid alone may have been given to another.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])

@@ -10,7 +10,8 @@ before a restore, is done by the flow at the other end of it:
         the container is frozen; the trees are copied, the runtime dumps, the pages go aside
     {"event": "captured", …}    →   {"ok": true}       everything is safe in DIR
         the container is killed where it stands; with --leave-running it runs on
-    {"event": "restore", …}     →   {"ok": true}       pages and files are in place; perhaps "arguments" to add
+    {"event": "restore", …}     →   {"ok": true}       pages and files are in place; perhaps "arguments" to add, and
+                                                       "environment"
                                     {"error": TEXT}    the runtime must not run
 
 Up to that "ok" nothing has happened to the container but that it stood still: whatever goes wrong,
@@ -37,7 +38,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ocickpt import names
+from ocickpt import names, runtimes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,65 +60,31 @@ _PAUSED = re.compile(rb'("status"\s*:\s*")paused(?=")')
 _GONE = "the ocickpt that asked for this is no longer running"
 _PATIENCE = 60.0
 
-# Options of runc and crun that come before the subcommand and take a value of their own.
-_VALUED = {"--root", "--log", "--log-format", "--log-level", "--criu", "--rootless", "--cgroup-manager"}
-# And options of their subcommands.
-_SUBCOMMANDS_VALUED = {
-    "-b", "--bundle", "--pid-file", "--console-socket", "--pidfd-socket", "--preserve-fds", "-f", "--config",
-}  # fmt: skip
-
 
 def main(argv: list[str]) -> NoReturn:
     """Run ``RUNTIME ARGUMENT…`` as podman means it, with the flow's part in it."""
     runtime, arguments = argv[0], argv[1:]
-    position = subcommand(arguments)
+    position = runtimes.subcommand(arguments)
     verb = arguments[position] if position < len(arguments) else ""
     rest = arguments[position + 1 :]
-    if verb == "checkpoint" and rest and _asked_for(rest[-1]):
-        flow = _connect(rest[-1])
+    named = runtimes.container(rest, verb) if verb in runtimes.VALUED else ""
+    if verb == "checkpoint" and named and _asked_for(named):
+        flow = _connect(named)
         sys.exit(_checkpoint(flow, runtime, arguments[:position], rest) if flow else f"ocickpt: {_GONE}")
-    if verb == "checkpoint" and rest:
+    if verb == "checkpoint" and named:
         _before_checkpoint(rest)
         if bundle := _may_be_wanted([runtime, *arguments[:position]], rest):
             sys.exit(_intercept([runtime, *arguments[:position]], rest, bundle))
     if verb == "create":
         sys.exit(_create([runtime, *arguments[:position]], rest))
-    if verb in ("start", "state", "delete") and (CREATED / container(rest)).exists():
+    if verb in ("start", "state", "delete") and named and (CREATED / named).exists():
         sys.exit(_before_it_runs([runtime, *arguments[:position]], verb, rest))
-    if verb == "restore" and (key := _marked(option(rest, "--image-path"))):
+    if verb == "restore" and (key := _marked(runtimes.option(rest, "--image-path", verb))):
         from ocickpt import proc
 
         arguments[position + 1 : position + 1] = _prepare_restore(key, rest)
         sys.exit(_status(proc.call_whole([runtime, *arguments])))
     become(runtime, arguments)
-
-
-def subcommand(arguments: list[str]) -> int:
-    """Where the subcommand stands in a runtime's arguments; their number when there is none."""
-    position = 0
-    while position < len(arguments) and arguments[position].startswith("-"):
-        position += 2 if arguments[position] in _VALUED else 1
-    return min(position, len(arguments))
-
-
-def option(arguments: list[str], name: str) -> str:
-    """The value of ``NAME VALUE`` or ``NAME=VALUE`` in `arguments`, else nothing."""
-    for position, argument in enumerate(arguments):
-        if argument == name and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith(name + "="):
-            return argument[len(name) + 1 :]
-    return ""
-
-
-def container(rest: list[str]) -> str:
-    """The container among what comes after a subcommand: the first word that is no option and no option's value."""
-    skip = False
-    for word in rest:
-        if not skip and not word.startswith("-"):
-            return word
-        skip = not skip and word in _SUBCOMMANDS_VALUED
-    return ""
 
 
 def become(runtime: str, arguments: list[str]) -> NoReturn:
@@ -130,7 +97,8 @@ def become(runtime: str, arguments: list[str]) -> NoReturn:
 def _checkpoint(flow: io.BufferedRWPair, runtime: str, before: list[str], rest: list[str]) -> int:
     from ocickpt.engine import capture, pages  # noqa: F401 - loaded now, not while the container is frozen
 
-    call, container, image_path = [runtime, *before], rest[-1], Path(option(rest, "--image-path"))
+    call, container = [runtime, *before], runtimes.container(rest, "checkpoint")
+    image_path, keep = Path(runtimes.option(rest, "--image-path", "checkpoint")), _leaves_running(rest)
     resume = [*call, "resume", container]
     plan = _ask(flow, event="checkpoint", image_path=str(image_path), resume=resume)
     if not plan.get("ok"):
@@ -146,7 +114,7 @@ def _checkpoint(flow: io.BufferedRWPair, runtime: str, before: list[str], rest: 
     try:
         status = _dump_frozen(flow, call, rest, image_path, plan)
     finally:
-        if status or "--leave-running" in rest:
+        if status or keep:
             subprocess.run(resume, check=False)
     return _status(status)
 
@@ -163,7 +131,7 @@ def _dump_frozen(
     from ocickpt.engine import capture, pages
     from ocickpt.errors import OcickptError
 
-    aside, podman, keep = Path(plan["aside"]), os.getppid(), "--leave-running" in rest
+    aside, podman, keep = Path(plan["aside"]), os.getppid(), _leaves_running(rest)
     kill = plan.get("kill") and not keep
 
     def agreed() -> bool:
@@ -193,8 +161,12 @@ def _dump_frozen(
             pages.clear(image_path)
         return 1
     if kill:
-        _end(call, rest[-1])
+        _end(call, runtimes.container(rest, "checkpoint"))
     return 0
+
+
+def _leaves_running(rest: list[str]) -> bool:
+    return runtimes.flag(rest, "--leave-running", "checkpoint")
 
 
 def _end(call: list[str], container: str) -> None:
@@ -218,7 +190,7 @@ def _create(call: list[str], rest: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - an installation that is broken; rather no container than another
         from ocickpt.flows.tell import refuse
 
-        return refuse(error, option(call, "--log"))
+        return refuse(error, runtimes.option(call[1:], "--log"))
     return instead.create(call, rest)
 
 
@@ -228,10 +200,11 @@ def _before_it_runs(call: list[str], verb: str, rest: list[str]) -> int:
         done = subprocess.run([*call, "state", *rest], check=False, stdout=subprocess.PIPE)
         sys.stdout.buffer.write(_PAUSED.sub(rb"\1created", done.stdout))
         return done.returncode
-    what = ["resume", container(rest)] if verb == "start" else ["delete", *rest]
+    named = runtimes.container(rest, verb)
+    what = ["resume", named] if verb == "start" else ["delete", *rest]
     status = subprocess.run([*call, *what], check=False).returncode
     if status == 0:
-        (CREATED / container(rest)).unlink(missing_ok=True)
+        (CREATED / named).unlink(missing_ok=True)
     return status
 
 
@@ -245,23 +218,27 @@ def _before_checkpoint(rest: list[str]) -> None:
         from ocickpt.model import Silent
 
         try:
-            status.wait_for_memory(rest[-1], Silent())
+            status.wait_for_memory(runtimes.container(rest, "checkpoint"), Silent())
         except OcickptError as error:
             sys.exit(f"ocickpt: {error.message}")
     # CRIU writes into files that are there: not into those that a checkpoint of ours has as well.
-    image_path = option(rest, "--image-path")
+    image_path = runtimes.option(rest, "--image-path", "checkpoint")
     for pages in Path(image_path).glob("pages-*.img") if image_path else ():
-        if pages.stat().st_nlink > 1:
-            pages.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            if pages.stat().st_nlink > 1:
+                pages.unlink()
 
 
 def _may_be_wanted(call: list[str], rest: list[str]) -> Path | None:
     """The bundle of a container, if something says that its checkpoints are to be published; `intercept` knows more."""
-    image_path = option(rest, "--image-path")
+    image_path = runtimes.option(rest, "--image-path", "checkpoint")
     bundle = Path(image_path).parent
     if not image_path or not (bundle / "config.json").is_file():
         told = subprocess.run(
-            [*call, "state", rest[-1]], check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [*call, "state", runtimes.container(rest, "checkpoint")],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         try:
             bundle = Path(json.loads(told.stdout)["bundle"])
@@ -298,16 +275,19 @@ def _asked_for(container: str) -> bool:
 
 
 def _prepare_restore(key: str, rest: list[str]) -> list[str]:
-    """Have the flow bring memory and files; what is to be added to the runtime's arguments."""
-    bundle, image_path = option(rest, "--bundle"), option(rest, "--image-path")
+    """Have the flow bring memory and files; what is to be added to the runtime's arguments, once its environment is."""
+    given = runtimes.read(rest, "restore")[0]
+    bundle, image_path, pid_file = (given.get(f"--{each}", "") for each in ("bundle", "image-path", "pid-file"))
     flow = _connect(key)
-    told = {"bundle": bundle, "image_path": image_path, "pid_file": option(rest, "--pid-file"), "conmon": os.getppid()}
+    told = {"bundle": bundle, "image_path": image_path, "pid_file": pid_file, "conmon": os.getppid()}
+    told["criu_configuration"] = os.environ.get("CRIU_CONFIG_FILE", "")
     answer = _ask(flow, event="restore", **told) if flow else {}
     if not answer.get("ok"):
         if _KEY.fullmatch(key):
             with contextlib.suppress(OSError, IndexError):
                 (Path(image_path).parents[3] / "ocickpt" / key / REFUSED).touch()
         sys.exit(f"ocickpt: {answer.get('error') or _GONE}")
+    os.environ.update(answer.get("environment") or {})
     return [str(each) for each in answer.get("arguments") or ()]
 
 

@@ -59,11 +59,12 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "Image", f"{told.image.name}  {told.image.id[:12]}"
     if told.image.digest:
         yield "", told.image.digest
-    yield "Engine", f"{told.engine.name} {told.engine.version}"
-    yield "Runtime", f"{told.runtime.name} {told.runtime.version}"
-    yield "CRIU", told.criu.version
-    yield "Host", f"{told.host.arch}, Linux {told.host.kernel}, {told.host.distribution or '?'}"
-    yield "", f"cgroup {told.host.cgroup or '?'}, pages of {told.host.page_size} bytes"
+    yield "Engine", f"{told.engine.name} {_known(told.engine.version)}"
+    yield "Runtime", f"{told.runtime.name} {_known(told.runtime.version)}"
+    yield "CRIU", _known(told.criu.version)
+    yield "Host", f"{_known(told.host.arch)}, Linux {_known(told.host.kernel)}, {_known(told.host.distribution)}"
+    cpu = "" if told.host.cpu_features else ", CPU unknown"
+    yield "", f"cgroup {_known(told.host.cgroup)}, pages of {told.host.page_size} bytes{cpu}"
     yield "Options", ", ".join(_options(told)) or "none"
     for name, volume in zip(_first("Volumes"), told.volumes, strict=False):
         yield name, f"{volume.name} on {volume.destination}"
@@ -80,6 +81,10 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
             )
     yield "", ""
     yield from _security(told.security)
+
+
+def _known(text: str) -> str:
+    return text or "unknown"
 
 
 def _options(told: Description) -> Iterator[str]:

@@ -30,8 +30,8 @@ class Published(Protocol):
 
 
 def pinned(reference: str, digest: str) -> str:
-    """`reference` with the digest, so that it names this and nothing else."""
-    return reference if "@" in reference else f"{reference}@{digest}"
+    """`reference` with the digest, if it has one, so that it names this and nothing else."""
+    return reference if "@" in reference or not digest else f"{reference}@{digest}"
 
 
 def as_json(published: Published, seconds: float) -> dict[str, Any]:

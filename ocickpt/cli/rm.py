@@ -8,6 +8,7 @@ import click
 
 from ocickpt.cli.options import access, access_options, format_option, quiet_option, verb
 from ocickpt.cli.output import data, data_json, size, words
+from ocickpt.cli.progress import progress
 from ocickpt.cli.published import pinned
 
 
@@ -20,7 +21,9 @@ def command(*, refs: tuple[str, ...], authfile: Path | None, tls_verify: bool | 
     """Remove checkpoints.
 
     In the local store and in a directory the space is free at once; a registry frees it when it
-    collects garbage. Prints what was removed; stops at the first that cannot be.
+    collects garbage. What `ocickpt list` shows as unpublished is named as it is there, or by its
+    container's name or id; what `ocickpt doctor` cannot put right is ended by the name that it says.
+    Prints what was removed; stops at the first that cannot be.
     """
     from ocickpt.flows.catalog import remove
 
@@ -28,7 +31,8 @@ def command(*, refs: tuple[str, ...], authfile: Path | None, tls_verify: bool | 
     removed = []
     try:
         for ref in refs:
-            gone = remove(ref, reach)
+            with progress(quiet) as watch:
+                gone = remove(ref, reach, watch)
             removed.append(gone)
             if form == "text":
                 data(pinned(gone.reference, gone.digest))

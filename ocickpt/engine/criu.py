@@ -18,6 +18,16 @@ _ERROR = re.compile(r"Error \([^)]*\): (.*)")
 _NOISE = ("rlimit: Can't setup RLIMIT_NOFILE", "Dumping FAILED", "Restoring FAILED")
 """Errors that stop nothing, and the one that says that there was another."""
 _LSM = {"NO_LSM": "none", "SELINUX": "selinux", "APPARMOR": "apparmor", 0: "none", 1: "selinux", 2: "apparmor"}
+_MARCH: dict[str | int, str] = {
+    name: goarch
+    for number, (word, goarch) in enumerate(
+        (
+            ("X86_64", "amd64"), ("ARM", "arm"), ("AARCH64", "arm64"), ("PPC64", "ppc64le"), ("S390", "s390x"),
+            ("MIPS", "mips64le"), ("LOONGARCH64", "loong64"), ("RISCV64", "riscv64"),
+        ), 1,
+    )
+    for name in (word, number)
+}  # fmt: skip
 _PRIVATE, _NOT_LAZY = 0x22, 0x42000
 """MAP_PRIVATE and MAP_ANONYMOUS; MAP_LOCKED and MAP_HUGETLB (asm-generic/mman.h)."""
 _KERNELS = 1 << 2 | 1 << 3 | 1 << 12
@@ -46,6 +56,11 @@ def images_lsm(inventory: bytes) -> str:
     """
     entry = _entries(inventory, "inventory.img")[0]
     return _LSM.get(entry.get("lsmtype", "NO_LSM"), "unknown")
+
+
+def architecture(core: bytes) -> str:
+    """The architecture that a core image is of, by Go's name (images/core.proto: mtype); empty if unknown."""
+    return _MARCH.get(_entries(core, "a core image")[0].get("mtype", 0), "")
 
 
 def without_network_lock(inventory: bytes) -> bytes:

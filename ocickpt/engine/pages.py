@@ -15,7 +15,7 @@ def clear(image_path: Path) -> None:
     """Remove whatever images an earlier dump left."""
     if image_path.is_dir():
         for image in image_path.iterdir():
-            image.unlink()
+            image.unlink(missing_ok=True)
 
 
 def set_aside(image_path: Path, aside: Path) -> list[Path]:

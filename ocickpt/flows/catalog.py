@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from ocickpt.description import Description
 from ocickpt.errors import OcickptError, UsageError
-from ocickpt.flows import artifact, journal, unpublished
-from ocickpt.model import Manifest
+from ocickpt.flows import artifact, journal, pending, unpublished
+from ocickpt.model import Manifest, Progress
 from ocickpt.store import Access, Store, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
@@ -44,6 +44,7 @@ class Removed:
 
     reference: str
     digest: str
+    """Of its manifest; nothing for one that was not published."""
     freed: int
     """Bytes that are gone; a registry frees them when it collects its garbage."""
 
@@ -83,14 +84,15 @@ def _listed(store: Store, reference: Reference) -> Iterator[Listed]:
 
 
 def _unpublished() -> Iterator[Listed]:
-    for record in journal.records():
-        if record.verb in (journal.CHECKPOINT, journal.INTERCEPT) and record.step == "dumped":
-            yield Listed(record.reference, "", "", record.name, "", 0, _state(record))
+    for record in pending.waiting():
+        if record.step != journal.UNPUBLISHED:
+            state = f"being published as {record.reference}" if journal.is_busy(record) else _state(record)
+            yield Listed(pending.name_of(record), "", "", record.name, "", pending.size(record), state)
 
 
 def _state(record: journal.Record) -> str:
-    kept = f" as {record.reference}" if record.step == journal.UNPUBLISHED else ""
-    return f"unpublished{kept}: {record.reason}" if record.reason else "unpublished"
+    why = f": {record.reason}" if record.reason else ""
+    return f"unpublished as {record.reference}{why}"
 
 
 def inspect(ref: str, access: Access) -> Inspection:
@@ -101,8 +103,11 @@ def inspect(ref: str, access: Access) -> Inspection:
     return Inspection(str(found.reference), found.descriptor.digest, found.manifest, found.description)
 
 
-def remove(ref: str, access: Access) -> Removed:
-    """Remove the checkpoint `ref`; what other checkpoints share with it stays."""
+def remove(ref: str, access: Access, progress: Progress) -> Removed:
+    """Remove the checkpoint `ref`, or what an operation that died left of one; what others share with it stays."""
+    ended = pending.remove(ref, progress)
+    if ended is not None:
+        return Removed(ref, "", ended)
     reference = Reference.parse(ref)
     if not reference.target:
         raise UsageError(f"{ref} names no tag and no digest")

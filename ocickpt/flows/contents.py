@@ -34,6 +34,7 @@ PAGES = re.compile(r"checkpoint/pages-(\d+)\.img")
 _MAPPINGS = re.compile(r"checkpoint/mm-(\d+\.img)")
 PAGEMAP = re.compile(r"checkpoint/pagemap-(shmem-)?\d+\.img")
 
+_CORE = re.compile(r"checkpoint/core-\d+\.img", re.ASCII)
 _KEPT = (CONFIG, SPEC, INVENTORY)
 _LEFT_OUT = ("dump.log", "artifacts")
 _NETWORK = re.compile(r"checkpoint/(ifaddr|route6?|rule|ip6?tables|nftables)-\d+\.img", re.ASCII)
@@ -58,6 +59,8 @@ class Contents:
         self._mapped = 0
         self._pagemaps: dict[int, tuple[str, PageMap]] = {}
         self.kept: dict[str, bytes] = {}
+        self.core = b""
+        """A core image: it says what machine it is of."""
         self.files: dict[Kind, int] = dict.fromkeys(Kind, 0)
 
     def size(self) -> int:
@@ -154,6 +157,8 @@ class Contents:
         elif (mappings := _MAPPINGS.fullmatch(member.name)) and self._mapped + len(data) <= _MAPPED:
             self._mappings[mappings[1]] = data
             self._mapped += len(data)
+        elif not self.core and _CORE.fullmatch(member.name):
+            self.core = data
         elif PAGEMAP.fullmatch(member.name):
             data = self._pagemap(member.name, data)
         return Content(self._entry(member, len(data)), (Run(0, len(data)),) if data else (), lambda: io.BytesIO(data))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
+import mmap
+from dataclasses import dataclass
+from typing import Any, Self
 
 from ocickpt.description import (
     ContainerInfo,
@@ -18,10 +20,51 @@ from ocickpt.description import (
     VolumeInfo,
 )
 from ocickpt.engine import criu, host
-from ocickpt.errors import IntegrityError
+from ocickpt.errors import IntegrityError, StorageError
 from ocickpt.flows import contents as parts
 from ocickpt.model import Kind, Packed, parse_json
 from ocickpt.trust import security
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a checkpoint was made, and by which versions of what; empty is what is not known."""
+
+    host: HostInfo
+    podman: str = ""
+    runtime: str = ""
+    criu: str = ""
+
+    @classmethod
+    def here(cls, runtime: str) -> Self:
+        """This host, as it is now."""
+        facts = host.facts()
+        info = HostInfo(
+            arch=facts.arch,
+            kernel=facts.kernel,
+            cgroup=facts.cgroup,
+            cpu_features=facts.cpu_features,
+            page_size=facts.page_size,
+            distribution=facts.distribution,
+        )
+        # Not asked for by any other name: that could be the path of any program.
+        version = host.runtime_version(runtime) if runtime in host.RUNTIMES else ""
+        return cls(info, host.podman_version(), version, facts.criu)
+
+    @classmethod
+    def of_images(cls, core: bytes) -> Self:
+        """What CRIU's images say, of which `core` is a core image, if there is any."""
+        # With pages of another size than ours, no pagemap would have fitted its pages (`Contents`).
+        return cls(HostInfo(criu.architecture(core) if core else "", "", "", (), mmap.PAGESIZE, ""))
+
+    @classmethod
+    def recorded(cls, value: dict[str, Any]) -> Self:
+        """What `asdict` made of one; StorageError for anything else."""
+        try:
+            info = value["host"]
+            return cls(**value | {"host": HostInfo(**info | {"cpu_features": tuple(info["cpu_features"])})})
+        except (KeyError, TypeError) as error:
+            raise StorageError(f"where the checkpoint was made cannot be read: {error}") from error
 
 
 def describe(
@@ -32,27 +75,19 @@ def describe(
     *,
     image_digest: str,
     parent: str | None,
+    made: Origin,
 ) -> Description:
     """The description of what was packed; `kept` are the members `Contents` kept."""
     config = parse_json(kept[parts.CONFIG], "container's configuration")
     spec = parse_json(kept[parts.SPEC], "container's OCI specification")
-    facts, runtime = host.facts(), text(config, "runtime")
     return Description(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         container=ContainerInfo(text(config, "id"), text(config, "name"), text(config, "createdTime")),
         image=ImageInfo(text(config, "rootfsImageName"), text(config, "rootfsImageID"), image_digest),
-        engine=Engine("podman", host.podman_version()),
-        # Not asked for by the name that the archive gives: that could be the path of any program.
-        runtime=Runtime(runtime, host.runtime_version(runtime) if runtime in host.RUNTIMES else ""),
-        criu=Criu(facts.criu),
-        host=HostInfo(
-            arch=facts.arch,
-            kernel=facts.kernel,
-            cgroup=facts.cgroup,
-            cpu_features=facts.cpu_features,
-            page_size=facts.page_size,
-            distribution=facts.distribution,
-        ),
+        engine=Engine("podman", made.podman),
+        runtime=Runtime(text(config, "runtime"), made.runtime),
+        criu=Criu(made.criu),
+        host=made.host,
         options=options,
         volumes=volumes(config),
         contents={kind: Contents(files.get(kind, 0), packed.raw.get(kind, 0)) for kind in Kind},

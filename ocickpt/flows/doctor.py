@@ -242,21 +242,16 @@ def _configuration() -> Iterator[Check]:
 
 
 def _journals() -> Iterator[Check]:
-    from ocickpt.flows import journal, recover, unpublished
+    from ocickpt.flows import pending, recover
 
     told = _Notes()
     if os.geteuid() == 0:
         recover.recover(told)
     yield from (Check("operations", "ok", note) for note in told.notes)
-    for record in unpublished.kept():
-        found = f"the checkpoint of {record.name!r} is not published: {record.reason}"
-        yield Check("operations", "warning", found, f"`ocickpt push {record.name}` publishes it")
-    unfinished = journal.unfinished()
-    if not unfinished and not told.notes:
+    left = pending.left()
+    yield from (Check("operations", "warning", each.found, each.remedy) for each in left)
+    if not left and not told.notes:
         yield Check("operations", "ok", "none unfinished")
-    for sentence in unfinished:
-        remedy = "unless it is still running: the same command again finishes it or puts things back"
-        yield Check("operations", "warning", sentence, remedy)
 
 
 class _Notes(Silent):

@@ -16,14 +16,15 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ocickpt import proc
+from ocickpt import proc, processes
 from ocickpt.engine import archive, criu, host, pages, podman
 from ocickpt.errors import BusyError, CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.flows import confine, contents, operation, setup
+from ocickpt.flows.describe import Origin
 from ocickpt.flows.journal import CHECKPOINT, Journal, Record
 from ocickpt.model import Progress, Stage
 from ocickpt.shim import CAPTURED, EXPORT
@@ -68,6 +69,7 @@ def begin(subject: podman.Container, reference: str, options: CheckpointOptions,
             image_digest=subject.image_digest,
             runtime=subject.runtime,
             options={name: getattr(options, name) for name in CheckpointOptions.__dataclass_fields__},
+            origin=asdict(Origin.here(subject.runtime)),
         )
     )
 
@@ -143,6 +145,16 @@ def keep(journal: Journal, reason: str) -> None:
     journal.step("dumped", reason=reason)
     pages.put_back(Path(journal.record.work), Path(journal.record.image_path))
     journal.leave()
+
+
+def forget(journal: Journal) -> None:
+    """Give up what a checkpoint that died has made, at whatever step: the container is podman's, as it stands."""
+    record = journal.record
+    _wait_for_others(record)
+    pages.put_back(Path(record.work), Path(record.image_path))
+    if record.thaw:
+        proc.run(record.thaw, check=False)
+    discard(journal)
 
 
 def discard(journal: Journal) -> None:
@@ -232,7 +244,7 @@ def _run_podman(subject: podman.Container, options: CheckpointOptions, journal: 
 
     with operation.operation(subject.id) as op:
         command = podman.checkpoint_command(subject, work / EXPORT, [flag for flag, on in flags.items() if on])
-        journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
+        journal.step("podman", podman_pid=command.pid, podman_start=processes.start_time(command.pid) or 0)
         command.go()
         result = op.serve(command, answer)
     if result.returncode:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ocickpt.description import Options
 from ocickpt.flows import publish as publishing
 from ocickpt.flows.contents import Contents
+from ocickpt.flows.describe import Origin
 from ocickpt.flows.journal import Record
 from ocickpt.flows.publish import Published
 from ocickpt.model import Progress
@@ -36,4 +37,5 @@ def publish(record: Record, store: Store, local: LocalStore, reference: Referenc
         reference=reference,
         local=local,
         progress=progress,
+        made=Origin.recorded(record.origin),
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ocickpt
-from ocickpt import guard, proc
+from ocickpt import guard, proc, processes
 from ocickpt.errors import CommandError
 
 _GUARD = "import sys; sys.path.insert(0, {!r}); from ocickpt import guard; sys.exit(guard.main(sys.argv[1:]))"
@@ -32,7 +32,9 @@ class Helpers:
     def __init__(self, name: str) -> None:
         code = _GUARD.format(str(Path(ocickpt.__file__).parent.parent))
         self._process = proc.Background([sys.executable, "-I", "-c", code, name], waits=True)
-        self._work = Path()
+        self.started = processes.start_time(self._process.pid) or 0
+        """When the guard was, for `processes`."""
+        self._work, self._name = Path(), name
 
     @property
     def pid(self) -> int:
@@ -48,15 +50,21 @@ class Helpers:
     ) -> None:
         """There is a restore, and `later` bytes are to be brought; CRIU's images and sparse pages are in ``images``.
 
-        The restore's directory `work` is theirs to remove from now on, and so are the files of its `journal`.
-        Without one they end when this process does, before it has said which container it made. `kill` is the
-        command that kills that; without, podman does.
+        Once they know the container, the directory `work` and the files of the restore's `journal` are theirs to
+        remove. Without a journal they end when this process does before it has said which container it made, and
+        remove nothing before it has ended. `kill` is the command that kills the container; without, podman does.
         """
         self._work = work
-        guard.write_state(work.name, reference=reference, state="restoring", later=later, arrived=0)
+        told = {"reference": reference, "state": "restoring", "later": later, "arrived": 0}
+        told |= {"work": str(work), "helpers": self._name, "kill": list(kill), "since": time.time()}
+        guard.begin_state(work.name, **told)
         paths = [str(path) for path in journal]
-        starter = 0 if paths else os.getpid()
+        starter = os.getpid(), processes.start_time(os.getpid())
         self._process.go(json.dumps({"work": str(work), "journal": paths, "starter": starter, "kill": list(kill)}))
+
+    def is_alive(self) -> bool:
+        """Whether the guard has not ended."""
+        return self._process.poll() is None
 
     def dismiss(self) -> None:
         """End them, if they were not started."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocickpt import config, guard, libraries, names, proc, shim
+from ocickpt import config, guard, libraries, names, proc, runtimes, shim
 from ocickpt.engine import criu, host, openat2, podman, storage
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError, StorageError
 from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, policy, preflight
@@ -76,7 +76,7 @@ class _Request:
 
 def create(call: list[str], rest: list[str]) -> int:
     """Do what ``RUNTIME create …`` does, with processes from a checkpoint; the exit status."""
-    request = _Request(call, rest, shim.container(rest), _bundle(rest))
+    request = _Request(call, rest, runtimes.container(rest, "create"), _bundle(rest))
     try:
         spec = json.loads((request.bundle / "config.json").read_bytes())
         wanted = str((spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE) or "")
@@ -88,7 +88,7 @@ def create(call: list[str], rest: list[str]) -> int:
         with operation.undisturbed():
             _create(request, spec, wanted)
     except Exception as error:  # noqa: BLE001 - nobody sees a traceback of what an engine calls
-        return refuse(_ours(error), shim.option(call, "--log"))
+        return refuse(_ours(error), runtimes.option(call[1:], "--log"))
     return 0
 
 
@@ -104,8 +104,8 @@ def _ours(error: Exception) -> OcickptError:
 def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
     host_config = config.load()
     reference = policy.pinned(wanted, host_config)
-    with _work(request) as undo, closing(open_source(reference, Access())) as source:
-        helpers = _helpers(request, spec, undo)
+    helpers = _helpers(request, spec)
+    with _work(request, helpers) as undo, closing(open_source(reference, Access())) as source:
         found = artifact.load(source, reference)
         if found.description.runtime.name != request.runtime:
             raise IncompatibleError(
@@ -114,8 +114,9 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
         here = host.facts()
         if helpers:
             helpers.prepare(lazy.plan(found.reference, Access(), here))
-        preflight.check_host(found.description, here)
         progress = Logged(f"container {request.id[:12]}")
+        for note in preflight.check_host(found.description, here):
+            progress.note(note)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         configuration, saved = images.saved(rebuilder)
         bundle.check(spec, saved, request.runtime)
@@ -140,21 +141,25 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
 
 
 @contextlib.contextmanager
-def _work(request: _Request) -> Iterator[contextlib.ExitStack]:
-    """The directory in which all this is done, and what is to be undone when it fails; both go with the block."""
+def _work(request: _Request, helpers: Helpers | None) -> Iterator[contextlib.ExitStack]:
+    """The directory in which all this is done, and what is to be undone when it fails; both go with the block.
+
+    Once the container is told to the guard, the directory is the guard's.
+    """
     operation.make_directory(request.work)
-    try:
-        with contextlib.ExitStack() as undo:
-            undo.callback(lazy.stop_in, request.work)
-            undo.callback(request.restored.unlink, missing_ok=True)
-            undo.callback(request.waiting.unlink, missing_ok=True)
-            undo.callback(podman.remove_cgroup, request.id)
-            undo.callback(proc.run, [*request.call, "delete", "--force", request.id], check=False)
-            yield undo
-            undo.pop_all()
-    finally:
-        if not (request.work / guard.CONTAINER).exists():  # else it is the guard's
-            operation.remove_directory(request.work)
+    with contextlib.ExitStack() as undo:
+        undo.callback(operation.remove_directory, request.work)
+        if helpers:
+            undo.callback(lazy.stop_all, (helpers.pid, helpers.started), request.work, str(request.work))
+            undo.callback(helpers.dismiss)
+        undo.callback(request.restored.unlink, missing_ok=True)
+        undo.callback(request.waiting.unlink, missing_ok=True)
+        undo.callback(podman.remove_cgroup, request.id)
+        undo.callback(proc.run, [*request.call, "delete", "--force", request.id], check=False)
+        yield undo
+        undo.pop_all()
+    if not (request.work / guard.CONTAINER).exists():
+        operation.remove_directory(request.work)
 
 
 def _empty(place: Path) -> None:
@@ -165,13 +170,11 @@ def _empty(place: Path) -> None:
         os.close(handle)
 
 
-def _helpers(request: _Request, spec: dict[str, Any], undo: contextlib.ExitStack) -> Helpers | None:
+def _helpers(request: _Request, spec: dict[str, Any]) -> Helpers | None:
     """What will bring the container's memory after it, if that is wanted."""
     if (spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE_LAZY) != "true":
         return None
-    helpers = Helpers(str(request.work))
-    undo.callback(helpers.dismiss)
-    return helpers
+    return Helpers(str(request.work))
 
 
 def _fill(
@@ -221,16 +224,19 @@ def _restore(
     if host.lsm() == "selinux" and (label := (spec.get("process") or {}).get("selinuxLabel")):
         options += ["--lsm-profile", f"selinux:{label}"]
         options += ["--lsm-mount-context", context] if (context := (spec.get("linux") or {}).get("mountLabel")) else []
+    environment = dict(os.environ)
     for name in _KEPT:
-        options += [name, value] if (value := shim.option(request.rest, name)) else []
+        options += [name, value] if (value := runtimes.option(request.rest, name, "create")) else []
     if helpers:
-        options += lazy.arm(request.runtime, request.bundle, request.work).get("arguments", [])
+        usual = environment.get(lazy.CRIU_CONFIGURATION, "")
+        armed = lazy.arm(request.runtime, request.bundle, request.work, usual)
+        options += armed.get("arguments", [])
+        environment |= armed.get("environment", {})
         helpers.wait()
     paths = ["--image-path", str(request.work / "images"), "--work-path", str(request.work)]
     command = [*request.call, "restore", "--detach", "--bundle", str(request.bundle), *paths, *options, request.id]
     # With our own descriptors: they become the container's.
-    status = proc.call_whole(command)
-    lazy.disarm(request.bundle, request.work)
+    status = proc.call_whole(command, environment)
     if status:
         reasons = criu.log_errors(request.work / "restore.log")
         raise CommandError(f"CRIU cannot restore the checkpoint: {'; '.join(reasons) or 'it said nothing'}")
@@ -242,7 +248,9 @@ def _restore(
     if problem:
         raise IntegrityError(f"the restored container is not confined as it was ({problem}); it was removed")
     if helpers:
-        lazy.let_go(request.work, running, helpers.pid)
+        lazy.let_go(request.work, running, helpers.pid, helpers.started)
+        if trouble := lazy.trouble(request.work, alive=helpers.is_alive()):
+            raise CommandError(f"the container's memory cannot be completed: {trouble}")
 
 
 def was_restored(bundle: Path, container: str) -> bool:
@@ -254,4 +262,4 @@ def was_restored(bundle: Path, container: str) -> bool:
 
 
 def _bundle(rest: list[str]) -> Path:
-    return Path(shim.option(rest, "--bundle") or shim.option(rest, "-b") or ".").absolute()
+    return Path(runtimes.option(rest, "--bundle", "create") or ".").absolute()

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from ocickpt import config, proc, shim
+from ocickpt import config, proc, runtimes, shim
 from ocickpt.engine import host, libpoddb, pages
 from ocickpt.errors import UnsupportedError
 from ocickpt.flows import package, unpublished
@@ -32,17 +32,17 @@ _ACCESS = Access(retry=Retry(attempts=4))
 
 def checkpoint(call: list[str], rest: list[str], bundle: Path) -> int:
     """Do what ``RUNTIME checkpoint …`` does, and publish it if that is wanted; the runtime's exit status."""
-    made = None
-    keep_running = "--leave-running" in rest
+    made, container = None, runtimes.container(rest, "checkpoint")
+    keep_running = _asks(rest, "--leave-running")
     for number in _SIGNALS:
         signal.signal(number, lambda *_: None)  # the runtime hears them itself; what it began is brought to an end
     try:
         settings = config.load()
-        unpublished.settle_all(Silent(), rest[-1], whole=False)
+        unpublished.settle_all(Silent(), container, whole=False)
         found = libpoddb.read(bundle)
         text = package.wanted(found, settings)
         if text and _is_whole(rest):
-            options = {name: option in rest for name, option in OPTIONS.items()}
+            options = {name: _asks(rest, option) for name, option in OPTIONS.items()}
             made = package.begin(found, text, leave_running=keep_running, options=options)
     except Exception as error:  # noqa: BLE001 - whatever it is, podman gets its checkpoint
         _alone(error)
@@ -77,11 +77,15 @@ def _alone(error: Exception) -> None:
 
 def _is_whole(rest: list[str]) -> bool:
     """Whether this is a checkpoint that can be restored: not one that others build upon, or that builds on others."""
-    if shim.option(rest, "--parent-path"):
+    if runtimes.option(rest, "--parent-path", "checkpoint"):
         raise UnsupportedError("it builds on an earlier one (--with-previous), which an artifact cannot")
-    if "--leave-running" in rest and numbers(host.criu_version()) < _CRIU_FROZEN:
+    if _asks(rest, "--leave-running") and numbers(host.criu_version()) < _CRIU_FROZEN:
         raise UnsupportedError("this host's CRIU cannot dump a frozen container")
-    return "--pre-dump" not in rest
+    return not _asks(rest, "--pre-dump")
+
+
+def _asks(rest: list[str], flag: str) -> bool:
+    return runtimes.flag(rest, flag, "checkpoint")
 
 
 def _dump(made: Journal, found: libpoddb.Recorded, call: list[str], rest: list[str]) -> int:
@@ -98,8 +102,8 @@ def _dump(made: Journal, found: libpoddb.Recorded, call: list[str], rest: list[s
 
     def freeze() -> None:
         # Stopped by its dump a container needs no more freezing; one that runs on must not write meanwhile.
-        made.step("frozen", thaw=(*call, "resume", rest[-1]))
-        proc.run([*call, "pause", rest[-1]])
+        made.step("frozen", thaw=(*call, "resume", found.container.id))
+        proc.run([*call, "pause", found.container.id])
         package.take_files(found, work)
 
     status = 1
@@ -109,7 +113,7 @@ def _dump(made: Journal, found: libpoddb.Recorded, call: list[str], rest: list[s
         status = proc.call([*call, "checkpoint", *rest])
     finally:
         if runs_on:
-            proc.run([*call, "resume", rest[-1]], check=False)
+            proc.run([*call, "resume", found.container.id], check=False)
     good = good and status == 0
     good = good and (runs_on or ours(lambda: package.take_files(found, work)))
     good = good and ours(lambda: package.take_images(found, work)) and ours(lambda: made.step("dumped"))

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ocickpt import proc
+from ocickpt import processes
 from ocickpt.errors import BusyError, StorageError
 from ocickpt.store.local import default_path
 
@@ -64,6 +64,8 @@ class Record:
     guard_start: int = 0
     """The guard of a lazy restore."""
     options: dict[str, bool] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Where and by what the container was dumped (`describe.Origin`): it may be published after an upgrade."""
     volumes: tuple[str, ...] = ()
     """Volumes this restore makes; they go when it fails."""
     health_interval: str = ""
@@ -77,7 +79,7 @@ class Record:
 
     def podman_runs(self) -> bool:
         """Whether the podman this operation started is still at work."""
-        return bool(self.podman_pid) and proc.start_time(self.podman_pid) == self.podman_start
+        return processes.is_alive(self.podman_pid, self.podman_start)
 
 
 class Journal:
@@ -193,20 +195,36 @@ def records() -> list[Record]:
     return found
 
 
-def unfinished() -> list[str]:
-    """One sentence for each operation that was begun and not ended, and for each journal that cannot be read."""
-    unreadable = []
+def is_busy(record: Record) -> bool:
+    """Whether the process of that journal is at work, or another that puts it right."""
+    path = _directory() / f"{record.key}.json"
+    lock = _try_lock(path)
+    if lock is None:
+        return True
+    Journal(path, lock, record).leave()
+    return False
+
+
+def unreadable() -> list[tuple[Path, str]]:
+    """The journals that cannot be read, and why."""
+    found = []
     for path in sorted(_directory().glob("*.json")):
         try:
             _read(path, -1)
         except StorageError as error:
-            unreadable.append(f"{error.message} (remove it when its container is as it should be)")
-    return [
-        f"{record.verb} of container {record.name!r} ({record.reference}) stopped at {record.step!r}"
-        + (f": {record.reason}" if record.reason else "")
-        for record in records()
-        if (record.verb, record.step) != (INTERCEPT, UNPUBLISHED)  # that is an end
-    ] + unreadable
+            found.append((path, error.message))
+    return found
+
+
+def remove_unreadable(key: str) -> None:
+    """Remove a journal that cannot be read; BusyError when somebody has it."""
+    path = _directory() / f"{key}.json"
+    lock = _try_lock(path)
+    if lock is None:
+        raise BusyError(f"somebody is at work on {path}")
+    path.unlink(missing_ok=True)
+    path.with_suffix(".lock").unlink(missing_ok=True)
+    os.close(lock)
 
 
 def _sync(directory: Path) -> None:

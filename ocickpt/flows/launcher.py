@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import ocickpt
-from ocickpt import config, names, proc, shim
+from ocickpt import config, names, proc, runtimes, shim
 from ocickpt.errors import OcickptError
 
 MARKER = "# Made by `ocickpt setup`; `ocickpt setup --undo` removes it."
@@ -20,7 +21,7 @@ CHOOSER = "ocickpt-runtime"
 """The launcher whose runtime the host's configuration names."""
 
 # One exec for everything, and no process of its own on the way but for `create`. Variables are spelled so that
-# none in the caller's environment is touched. Options with values are those of runc's main.go and crun's crun.c.
+# none in the caller's environment is touched. What the options are is in `runtimes`.
 _LAUNCHER = """\
 #!/bin/sh
 {marker}
@@ -42,20 +43,22 @@ for _ocickpt_word do
     case $_ocickpt_verb in
         '')
             case $_ocickpt_word in
-                --root | --log | --log-format | --log-level | --criu | --rootless | --cgroup-manager) _ocickpt_skip=1 ;;
+                {valued}) _ocickpt_skip=1 ;;
                 -*) ;;
-                checkpoint | restore | create | start | state | delete) _ocickpt_verb=$_ocickpt_word ;;
+                {verbs}) _ocickpt_verb=$_ocickpt_word ;;
                 *) break ;;
             esac
             continue
             ;;
     esac
     _ocickpt_rest=$((_ocickpt_rest + 1))
-    case $_ocickpt_word in
-        -h | --help) _ocickpt_verb=help; break ;;
-        -b | --bundle) _ocickpt_skip=bundle ;;
-        --bundle=*) _ocickpt_bundle=${{_ocickpt_word#--bundle=}} ;;
-        -b=*) _ocickpt_bundle=${{_ocickpt_word#-b=}} ;;
+    case $_ocickpt_verb$_ocickpt_word in
+        {ends}) _ocickpt_rest=2; break ;;
+        {helps}) _ocickpt_verb=help; break ;;
+        {bundle}) _ocickpt_skip=bundle ;;
+        {bundle_long}) _ocickpt_bundle=${{_ocickpt_word#*=}} ;;
+        create-b*) _ocickpt_word=${{_ocickpt_word#-b}}; _ocickpt_bundle=${{_ocickpt_word#=}} ;;
+        {valued_after}) _ocickpt_skip=1 ;;
     esac
 done
 case $_ocickpt_verb in
@@ -149,6 +152,7 @@ class Launcher:
             created=shim.CREATED,
             annotation=names.ANNOTATION_RESTORE,
             start=self.start,
+            **_patterns(),
         )
 
     @classmethod
@@ -164,6 +168,29 @@ class Launcher:
         runtime, python, its_shim = (recorded.get(f"_ocickpt_{part}", "") for part in ("runtime", "python", "shim"))
         found = cls(name, runtime, python, its_shim, shlex.join(start))
         return found if found.text() == text else None
+
+
+def _patterns() -> dict[str, str]:
+    """What the script holds words against; those after a subcommand have it before them. From `runtimes`."""
+    verbs = [verb for verb in runtimes.VALUED if verb]
+    after = {verb: [f"{verb}{name}" for name in _spelled(runtimes.VALUED[verb])] for verb in verbs}
+    bundle = [f"create{name}" for name in _spelled([("--bundle", "-b")])]
+    patterns = {
+        "valued": _spelled(runtimes.VALUED[""]),
+        "verbs": verbs,
+        "ends": [f"{verb}--" for verb in verbs],
+        "helps": [f"{verb}{word}" for verb in verbs for word in ("-h", "--help", "-\\?", "--usage")],
+        "bundle": bundle,
+        "bundle_long": [f"{name}=*" for name in bundle],
+        "valued_after": [name for verb in verbs for name in after[verb] if name not in bundle],
+    }
+    return {name: " | ".join(words) for name, words in patterns.items()}
+
+
+def _spelled(options: Iterable[tuple[str, ...]]) -> list[str]:
+    """The names of options as the runtimes take them: runc with one hyphen or two, however long they are."""
+    names = [name for each in options for name in each]
+    return names + [f"-{name}" if len(name) == len("-b") else name[1:] for name in names]
 
 
 def chooser(directory: Path, default: str) -> str:

@@ -8,26 +8,27 @@ when the restore has ended, and end when all has arrived.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
-from ocickpt import config, guard
+from ocickpt import config, guard, proc, processes
 from ocickpt.engine import cgroups, host, podman
-from ocickpt.errors import CommandError, UnsupportedError
+from ocickpt.errors import StorageError
 from ocickpt.flows.journal import Journal, Record
 from ocickpt.flows.tell import say
 from ocickpt.memory import pageserver
+from ocickpt.model import Progress
 from ocickpt.store import Access, Reference
 from ocickpt.versions import numbers
 
 _ENDING = 10.0
 _CRUN_LAZY, _CRIU_LAZY = (1, 28), (4, 2)
-_CRIU_CONFIG = Path("/etc/criu/crun.conf")
-_CRIU_ANNOTATION = "org.criu.config"
+CRIU_CONFIGURATION = "CRIU_CONFIG_FILE"
+_CONFIGURATION = "criu.conf"
+_KILLED = "what brings its memory was killed"
 
 
 def unsupported(runtime: str, here: host.Host) -> str:
@@ -55,32 +56,22 @@ def plan(reference: Reference, access: Access, here: host.Host) -> dict[str, Any
     }
 
 
-def arm(runtime: str, bundle: Path, work: Path) -> dict[str, Any]:
-    """Let the runtime, which is about to restore, find CRIU's daemon; what the shim has to add to its call."""
+def arm(runtime: str, bundle: Path, work: Path, configuration: str) -> dict[str, Any]:
+    """Let the runtime, which is about to restore, find CRIU's daemon; what the shim has to add to its call.
+
+    `configuration` is the file that CRIU_CONFIG_FILE names in its environment, if any.
+    """
     link = bundle / guard.SOCKET
     (work / guard.LINK).write_text(str(link), "utf-8")
     link.unlink(missing_ok=True)
     link.symlink_to(work / guard.SOCKET)
     if runtime == "runc":
         return {"arguments": ["--lazy-pages"]}
-    # crun has no such option, but gives CRIU the configuration file that an annotation names.
-    config = work / "criu.conf"
-    usual = _CRIU_CONFIG.read_text("utf-8") if _CRIU_CONFIG.exists() else ""
-    config.write_text(f"{usual}\nlazy-pages\n", "utf-8")
-    spec_file = bundle / "config.json"
-    (work / "config.json").write_bytes(spec_file.read_bytes())
-    spec = json.loads(spec_file.read_bytes())
-    if (spec.get("annotations") or {}).get(_CRIU_ANNOTATION):
-        raise UnsupportedError("the container has a CRIU configuration of its own, which crun would lose")
-    spec["annotations"] = (spec.get("annotations") or {}) | {_CRIU_ANNOTATION: str(config)}
-    spec_file.write_text(json.dumps(spec), "utf-8")
-    return {}
-
-
-def disarm(bundle: Path, work: Path) -> None:
-    """Take back what `arm` changed in the bundle: the next checkpoint is not to be lazy."""
-    if (work / "config.json").exists():
-        (bundle / "config.json").write_bytes((work / "config.json").read_bytes())
+    # crun has no such option, but CRIU reads its environment. What is in no file of the container's, nor of crun's,
+    # is not there for a later dump; the host's configuration for crun is in force beside it (criu, config.c).
+    usual = Path(configuration).read_text("utf-8") if configuration and Path(configuration).exists() else ""
+    (work / _CONFIGURATION).write_text(f"{usual}\nlazy-pages\n", "utf-8")
+    return {"environment": {CRIU_CONFIGURATION: str(work / _CONFIGURATION)}}
 
 
 def accompany(guard_pid: int, conmon: int, bundle: Path) -> None:
@@ -95,22 +86,39 @@ def settle(journal: Journal, subject: podman.Running) -> None:
     """The container runs: the helpers live with it from now on, and so does the journal."""
     record = journal.record
     journal.step("lazy")
-    journal.leave()
-    let_go(Path(record.work), subject, record.guard_pid)
+    let_go(Path(record.work), subject, record.guard_pid, record.guard_start)
 
 
-def let_go(work: Path, subject: podman.Running, guard_pid: int) -> None:
-    """From now on the guard lives with the container, answers for it, and cleans up after itself."""
+def let_go(work: Path, subject: podman.Running, guard_pid: int, started: int) -> None:
+    """From now on the guard lives with the container, answers for it, and cleans up after itself.
+
+    One that had come to its end already does not: `has_arrived` and `trouble` tell.
+    """
     accompany(guard_pid, subject.conmon, subject.bundle)
-    guard.write_state(work.name, container=subject.id, name=subject.name, state="running", guard=guard_pid)
+    told = {"container": subject.id, "name": subject.name, "state": "running"}
+    process = [subject.pid, processes.start_time(subject.pid) or 0]
+    guard.write_state(work.name, **told, guard=[guard_pid, started], process=process)
     try:
         (work / guard.CONTAINER).write_text(subject.id, "ascii")
-    except FileNotFoundError:
-        # The guard was done before, and has cleaned up.
-        error = guard.state_of(work.name).get("error")
-        (guard.STATES / f"{work.name}.json").unlink(missing_ok=True)
-        if error:
-            raise CommandError(f"the container's memory cannot be completed: {error}") from None
+    except OSError as error:
+        raise StorageError(f"{error.filename} cannot be written: {error.strerror}") from error
+
+
+def end_forsaken(progress: Progress) -> None:
+    """Kill the containers whose memory nobody watches over any more: what is missing of it would be zeros."""
+    for path, state in guard.states():
+        if not guard.is_forsaken(path.stem, state):
+            continue
+        container, reason = str(state["container"]), str(state.get("error") or _KILLED)
+        command = state.get("kill") or ["podman", "kill", "--signal", "KILL", container]
+        if processes.is_alive(*state["process"]):  # else it has met a zero, or was started anew
+            proc.run(command, check=False)
+        leader, start = state["guard"]
+        _stop(_started((leader, start), (state["work"], state["helpers"])))
+        guard.write_state(path.stem, state="failed", error=reason)
+        progress.note(
+            f"container {state.get('name') or container!r} was killed, for its memory was not all there: {reason}"
+        )
 
 
 def has_arrived(record: Record) -> bool:
@@ -121,13 +129,18 @@ def has_arrived(record: Record) -> bool:
     end = time.monotonic() + _ENDING
     while goes_on(record) and time.monotonic() < end:  # the guard is at its very end
         time.sleep(0.01)
-    (guard.STATES / f"{record.key}.json").unlink(missing_ok=True)
+    guard.forget_state(record.key)
     return work.exists()
 
 
 def goes_on(record: Record) -> bool:
-    """Whether the helpers of a lazy restore are at work, the guard or what it started."""
-    return bool(record.guard_pid and _at_work((record.work, record.key), record.podman_pid))
+    """Whether the guard of a lazy restore is at work: what it has started may be so without, which is no good."""
+    return processes.is_alive(record.guard_pid, record.guard_start)
+
+
+def follows(record: Record) -> bool:
+    """Whether a container runs, and its memory is brought as it should be."""
+    return record.step == "lazy" and goes_on(record) and was_let_go(record)
 
 
 def was_let_go(record: Record) -> bool:
@@ -137,41 +150,49 @@ def was_let_go(record: Record) -> bool:
 
 def failure(record: Record) -> str:
     """Why the memory of a restored container is neither there nor follows; nothing when all is well."""
-    alive, work = goes_on(record), Path(record.work)
-    if not record.guard_pid or not work.exists() or (work / guard.COMPLETE).exists():
+    alive = goes_on(record)
+    return trouble(Path(record.work), alive=alive) if record.guard_pid else ""
+
+
+def trouble(work: Path, *, alive: bool) -> str:
+    """As `failure`, of the restore in `work`; `alive` says whether its helpers were at work, a moment before."""
+    if not work.exists() or (work / guard.COMPLETE).exists():
         return ""  # a guard that has removed the directory knew the container, and answered for it
     if (work / guard.FAILED).exists():
         return (work / guard.FAILED).read_text("utf-8")
-    return "" if alive else "what brings its memory was killed"
+    return "" if alive else _KILLED
 
 
 def stop(record: Record) -> None:
     """End the helpers of a restore that came to nothing."""
     if record.guard_pid:
-        _stop((record.work, record.key), record.podman_pid)
+        stop_all((record.guard_pid, record.guard_start), Path(record.work), record.key)
 
 
-def stop_in(work: Path) -> None:
-    """End the helpers that work in the directory `work`, and are called by it."""
-    _stop((str(work),))
+def stop_all(leader: tuple[int, int], work: Path, name: str) -> None:
+    """End the guard `leader` and what it started for the restore in `work`, and forget what `status` shows of it."""
+    _stop([leader, *_started(leader, (str(work), name))])
+    guard.forget_state(work.name)
 
 
-def _stop(names: tuple[str, ...], podman_pid: int = 0) -> None:
-    for pid in _at_work(names, podman_pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    (guard.STATES / f"{Path(names[0]).name}.json").unlink(missing_ok=True)
+def _stop(helpers: list[tuple[int, int]]) -> None:
+    for pid, start in helpers:
+        if (handle := processes.opened(pid, start)) >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            os.close(handle)
 
 
-def _at_work(names: tuple[str, ...], podman_pid: int) -> list[int]:
-    """The guard, the page server and CRIU's daemon: what has one of `names` in its command line."""
+def _started(leader: tuple[int, int], names: tuple[str, ...]) -> list[tuple[int, int]]:
+    """The page server and CRIU's daemon, and their guard: of the session it began, with one of `names` as argument."""
     found, wanted = [], {os.fsencode(name) for name in names}
-    for process in Path("/proc").glob("[0-9]*"):
+    for pid in processes.of_session(*leader):
+        start = processes.start_time(pid)
         with contextlib.suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if not wanted.isdisjoint(words) and int(process.name) not in (podman_pid, os.getpid()):
-                found.append(int(process.name))
-    return sorted(found)
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if start is not None and not wanted.isdisjoint(words):
+                found.append((pid, start))
+    return found
 
 
 def _children(pid: int) -> list[int]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ocickpt.engine import archive, podman
-from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError
+from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.flows import confine, lazy, operation
 from ocickpt.flows import contents as parts
 from ocickpt.flows.journal import Journal, Record
@@ -32,14 +32,15 @@ def settle(journal: Journal, progress: Progress, *, keep: bool = False) -> podma
     record = journal.record
     operation.end(record)
     container = _find(record)
-    known = record.step in COMPLETE
+    # A lazy restore may have died before it told the guard which container that is, and then the guard has.
+    known = record.step in COMPLETE and (lazy.was_let_go(record) or not lazy.failure(record))
     if container is None or not (known or (_is_whole(container) and not lazy.failure(record))):
         take_back(journal)
         return None
     if not known and container.status == "running":
         try:
             _confine(container, Path(record.work))
-        except IntegrityError as error:
+        except (IntegrityError, StorageError) as error:  # not confined, or nobody can tell any more
             progress.note(f"container {record.name!r} was removed: {error.message}")
             take_back(journal)
             return None
@@ -131,8 +132,7 @@ def end(journal: Journal, container: podman.Running) -> None:
     follows = lazy.goes_on(journal.record)
     if follows:
         lazy.settle(journal, container)
-    if not follows or lazy.has_arrived(journal.record):
-        _forget(journal)
+    _leave(journal, follows=follows)
 
 
 def finish(journal: Journal, container: podman.Running) -> None:
@@ -146,8 +146,15 @@ def finish(journal: Journal, container: podman.Running) -> None:
     if trouble := lazy.failure(journal.record):
         take_back(journal)
         raise CommandError(f"the memory of container {container.name!r} cannot be completed: {trouble}")
+    _leave(journal, follows=follows)
+
+
+def _leave(journal: Journal, *, follows: bool) -> None:
+    """A restore is over; its journal and its directory go now, or are the guard's whose memory `follows`."""
     if not follows or lazy.has_arrived(journal.record):
         _forget(journal)
+    else:
+        journal.leave()
 
 
 def _forget(journal: Journal) -> None:

@@ -18,6 +18,7 @@ import re
 import secrets
 import shutil
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from ocickpt.config import Config
 from ocickpt.engine import archive, capture, criu, libpoddb, podman, tree
 from ocickpt.errors import StorageError, UnsupportedError, UsageError
 from ocickpt.flows import contents, operation
+from ocickpt.flows.describe import Origin
 from ocickpt.flows.journal import INTERCEPT, Journal, Record
 from ocickpt.model import Kind, parse_json
 from ocickpt.shim import CAPTURED, EXPORT
@@ -85,6 +87,7 @@ def begin(found: libpoddb.Recorded, text: str, *, leave_running: bool, options: 
             image_digest=subject.image_digest,
             runtime=subject.runtime,
             options=options,
+            origin=asdict(Origin.here(subject.runtime)),
         )
     )
     try:

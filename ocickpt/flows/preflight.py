@@ -28,21 +28,28 @@ _ISA = (
 # fmt: on
 
 
-def check_host(description: Description, here: host.Host) -> None:
+def check_host(description: Description, here: host.Host) -> list[str]:
     """Architecture, page size, CPU, CRIU, runtime and security module of this host against the checkpoint's.
 
-    Raises PrerequisiteError, IncompatibleError and UnsupportedError.
+    What cannot be told, in sentences for the user. Raises PrerequisiteError, IncompatibleError and UnsupportedError.
     """
     there = description.host
     if not here.criu:
         raise PrerequisiteError("criu is not installed", hint="install the package criu")
-    if there.arch != here.arch:
+    unknown = []
+    if not there.arch:
+        unknown.append("on what kind of machine")
+    elif there.arch != here.arch:
         raise IncompatibleError(f"the checkpoint is of a {there.arch} machine, this one is {here.arch}")
     if there.page_size != here.page_size:
         raise IncompatibleError(f"the checkpoint has pages of {there.page_size} bytes, this host of {here.page_size}")
+    if not there.cpu_features:
+        unknown.append("on what CPU")
     missing = sorted(each for each in set(there.cpu_features) - set(here.cpu_features) if each.startswith(_ISA))
     if missing:
         raise IncompatibleError(f"this CPU lacks what the checkpointed program may use: {', '.join(missing[:12])}")
+    if not description.criu.version:
+        unknown.append("by which CRIU")
     if numbers(description.criu.version)[:2] > numbers(here.criu)[:2]:
         raise IncompatibleError(
             f"the checkpoint was made by CRIU {description.criu.version}, this host has {here.criu}",
@@ -59,6 +66,7 @@ def check_host(description: Description, here: host.Host) -> None:
     lsm = description.security.images_lsm
     if lsm in ("selinux", "apparmor") and here.lsm in ("selinux", "apparmor") and lsm != here.lsm:
         raise IncompatibleError(f"the checkpoint was made under {lsm}, this host runs {here.lsm}")
+    return [f"it is not known {each} the checkpoint was made: it may not run here" for each in unknown]
 
 
 def check_container(

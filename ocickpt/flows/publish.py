@@ -13,7 +13,7 @@ from ocickpt.description import Description, Options
 from ocickpt.errors import BusyError, IntegrityError, NotFoundError, UnsupportedError
 from ocickpt.flows import artifact
 from ocickpt.flows.contents import Contents
-from ocickpt.flows.describe import describe
+from ocickpt.flows.describe import Origin, describe
 from ocickpt.flows.journal import failpoint
 from ocickpt.model import Descriptor, Manifest, Packed, Progress, Silent, Stage
 from ocickpt.pack.known import Known
@@ -112,11 +112,13 @@ def publish(
     reference: Reference,
     local: LocalStore,
     progress: Progress,
+    made: Origin | None,
 ) -> Published:
     """Pack `contents`, put everything into `store`, and last of all the tag.
 
     The description shows `options`, which are asked for when all content has gone by. `container` is the name of the
-    one whose earlier checkpoints may be built upon, beside that which `reference` replaces.
+    one whose earlier checkpoints may be built upon, beside that which `reference` replaces. Without a word
+    on where it was `made`, nothing is said of that but what the images tell.
     """
     parent, known = _find_parent(store, reference.tag, container, progress) or (None, None)
     counter = Counter(progress)
@@ -140,6 +142,7 @@ def publish(
             options(),
             image_digest=image_digest,
             parent=parent,
+            made=made or Origin.of_images(contents.core),
         )
         uploader.send(packed.index)
         inherited = sum(pack.size for pack in packed.packs if pack not in packed.new)

@@ -1,5 +1,5 @@
-"""A podman checkpoint archive, a checkpoint of the local store, or one that podman made and nobody could publish yet,
-goes into a store."""
+"""A podman checkpoint archive, a checkpoint of the local store, or a dump that nobody could publish yet, goes into a
+store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ocickpt.description import Options
 from ocickpt.errors import NotFoundError, UsageError
-from ocickpt.flows import artifact, publish, unpublished
+from ocickpt.flows import artifact, pending, publish, recover, unpublished
 from ocickpt.flows.contents import Contents
-from ocickpt.flows.journal import Journal
+from ocickpt.flows.journal import UNPUBLISHED, Journal
 from ocickpt.flows.publish import Counter, Published
 from ocickpt.model import Kind, Progress, Stage
 from ocickpt.store import Access, copy_blobs, open_store
@@ -28,10 +28,12 @@ def push(source: str, ref: str | None, access: Access, progress: Progress) -> Pu
         raise UsageError(f"{ref} names a digest: a checkpoint is pushed under a tag")
     if ref and Path(source).exists():
         return _push_archive(Path(source), Reference.parse(ref), access, progress)
-    unpublished.settle_all(progress)
-    waiting = unpublished.find(source)
-    if waiting:
+    recover.recover(progress)
+    waiting = pending.find(source)
+    if waiting and waiting.record.step == UNPUBLISHED:
         return _push_unpublished(waiting, ref, access, progress)
+    if waiting:
+        return pending.push(waiting, ref, access, progress)
     if not ref:
         raise NotFoundError(
             f"no checkpoint of {source!r} waits to be published",
@@ -76,6 +78,7 @@ def _push_archive(path: Path, reference: Reference, access: Access, progress: Pr
             reference=reference,
             local=local,
             progress=progress,
+            made=None,
         )
     publish.sweep()
     return published

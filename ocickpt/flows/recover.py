@@ -1,7 +1,7 @@
 """What operations that died left behind is put right: by every later call, and by `ocickpt doctor`.
 
 A checkpoint comes to one of two ends: podman had dumped the container, and all parts are whole, then
-the dump is kept until the next `ocickpt checkpoint` publishes it; or the container runs on as if nothing
+the dump is kept until `ocickpt checkpoint` or `ocickpt push` publishes it; or the container runs on as if nothing
 had been. So does a restore: the container runs, or nothing of it is left. A checkpoint that podman made by itself is
 podman's; ours of it is whole or gone. See `dump.py`, `made.py` and `unpublished.py`: what is needed to put a
 checkpoint right is loaded only where there is one, for a restore that looks first would run later for it.
@@ -29,9 +29,10 @@ def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True)
     be told. What cannot be put right is told, and left for the next call.
     """
     finished, found = [], False
+    lazy.end_forsaken(progress)
     for orphan in journal.orphans():
         record = orphan.record
-        if record.step == "lazy" and lazy.goes_on(record) and lazy.was_let_go(record):
+        if lazy.follows(record):
             continue
         if record.verb == INTERCEPT:
             _intercepted(orphan, progress)
@@ -89,7 +90,9 @@ def _checkpoint(orphan: Journal, mine: Callable[[Record], bool], progress: Progr
         return [record]
     if dump.settle(orphan):  # which also puts pages back, in case that was not done
         if record.step != "dumped":
-            progress.note(f"the interrupted checkpoint of {record.name!r} is kept: `ocickpt checkpoint` publishes it")
+            progress.note(
+                f"the interrupted checkpoint of {record.name!r} is kept: `ocickpt push {record.name}` publishes it"
+            )
     else:
         progress.note(f"an interrupted checkpoint of {record.name!r} was undone")
     return []

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ocickpt import proc, shim
+from ocickpt import proc, processes, shim
 from ocickpt.description import Description
 from ocickpt.engine import criu, libpod, libtar, podman
 from ocickpt.errors import (
@@ -92,7 +92,8 @@ def _check(
     """Find out whether it can be restored here, before anything is made; and what is to be verified before it runs."""
     told = found.description
     rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
-    preflight.check_host(told, aside.facts.result())
+    for note in preflight.check_host(told, aside.facts.result()):
+        progress.note(note)
     roots = aside.roots.result()
     config, spec = images.saved(rebuilder)
     imported = images.imported(config, spec, told, roots)
@@ -223,7 +224,7 @@ class _Restore:
         self.rebuilder.images(work / "images")
         for pages in (work / "pages").iterdir():
             os.link(pages, work / "images" / pages.name)
-        self.journal.step("guarded", guard_pid=follow.pid, guard_start=proc.start_time(follow.pid) or 0)
+        self.journal.step("guarded", guard_pid=follow.pid, guard_start=follow.started)
         follow.start(work, str(self.found.reference), later, journal=self.journal.paths())
 
     def _podman(self, flags: list[str]) -> podman.Running:
@@ -232,7 +233,7 @@ class _Restore:
         told: dict[str, Any] = {}
         with operation.operation(journal.record.key) as op:
             command = podman.restore_command(self.imported.runtime, self.work / made.IMPORT, flags)
-            journal.step("podman", podman_pid=command.pid, podman_start=proc.start_time(command.pid) or 0)
+            journal.step("podman", podman_pid=command.pid, podman_start=processes.start_time(command.pid) or 0)
             self.progress.stage(Stage.RESTORING)
             command.go()
             if self.follow:
@@ -249,8 +250,6 @@ class _Restore:
             subject = _running(container_id, name, self.imported, told)
         else:
             subject = podman.container(container_id or name).running
-        if self.follow:
-            lazy.disarm(subject.bundle, self.work)
         journal.step("unverified", container=subject.id)
         return subject
 
@@ -262,7 +261,8 @@ class _Restore:
         bundle = Path(message["bundle"])
         try:
             self._fill(bundle, Path(message["image_path"]))
-            extra = lazy.arm(self.imported.runtime, bundle, self.work) if self.follow else {}
+            usual = str(message.get("criu_configuration") or "")
+            extra = lazy.arm(self.imported.runtime, bundle, self.work, usual) if self.follow else {}
         except OSError as error:
             raise StorageError(f"the container's files cannot be put in place: {error}") from error
         if self.follow:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ocickpt import guard, proc
+from ocickpt import guard, processes
 from ocickpt.engine import podman
 from ocickpt.errors import IncompatibleError
 from ocickpt.model import Progress, Stage
 
 RUNNING, FAILED = "running", "failed"
+_FORSAKEN = "what brings its memory was killed; `ocickpt doctor` kills the container, which would miss some"
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class Following:
 def following() -> list[Following]:
     """What the guards of lazy restores say, oldest first; what failed is told as long as its container is there."""
     found = []
-    for path in sorted(guard.STATES.glob("*.json"), key=lambda path: path.stat().st_ctime):
-        state = guard.state_of(path.stem)
-        container = str(state.get("container", ""))
+    for path, told in sorted(guard.states(), key=lambda each: float(each[1].get("since", 0))):
+        container, state = str(told.get("container", "")), told
+        if guard.is_forsaken(path.stem, told):
+            state = told | {"state": FAILED, "error": _FORSAKEN}
         if state.get("state") == FAILED and not podman.existing([container]):
-            path.unlink(missing_ok=True)
-        elif state:
+            guard.forget_state(path.stem)
+        else:
             found.append(
                 Following(
                     container,
@@ -66,11 +68,15 @@ def wait_for_memory(container: str, progress: Progress) -> None:
 
 
 def _on_its_way(container: str) -> bool:
-    for path in guard.STATES.glob("*.json"):
-        state = guard.state_of(path.stem)
+    for path, state in guard.states():
         if (state.get("container"), state.get("state")) == (container, RUNNING):
             if state.get("error"):
                 # Not waited for: who kills the container may wait for podman's lock, which our caller may hold.
                 raise IncompatibleError(f"the memory of its lazy restore cannot be completed: {state['error']}")
-            return proc.start_time(int(state.get("guard", 0))) is not None
+            if guard.is_forsaken(path.stem, state) and processes.is_alive(*state["process"]):
+                raise IncompatibleError(
+                    "the memory of its lazy restore is not all there, and what brought it was killed",
+                    hint="`ocickpt doctor` kills the container",
+                )
+            return processes.is_alive(*state["guard"])
     return False

@@ -7,14 +7,13 @@ are as podman left them, but for a container that was left frozen.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from ocickpt import proc
 from ocickpt.errors import BusyError, IntegrityError, NotFoundError, OcickptError
-from ocickpt.flows import dumped, journal, operation, package, publish
+from ocickpt.flows import artifact, dumped, journal, operation, package, publish
 from ocickpt.flows.journal import INTERCEPT, UNPUBLISHED, Journal, Record
 from ocickpt.flows.publish import Published
 from ocickpt.model import Progress
@@ -26,7 +25,6 @@ from ocickpt.store.reference import Reference
 _BEFORE = ("begun", "frozen")
 """Steps at which there is nothing whole yet."""
 _PATIENCE = 300.0
-_SHORT_ID = 12
 
 
 def conclude(made: Journal, access: Access, progress: Progress) -> Published:
@@ -54,7 +52,7 @@ def keep(made: Journal, reason: str, progress: Progress) -> None:
     When not even that can be done (the disk is full) it stays in its work directory.
     """
     record = made.record
-    reference = Reference("local", "", record.name, package.stamp(package.made_at(record)))
+    reference = Reference.parse(local_name(record))
     made.step("dumped", reason=reason)
     try:
         with LocalStore() as local, closing(open_store(reference, create=True)) as store:
@@ -114,31 +112,13 @@ def kept() -> list[Record]:
 
 
 def local_name(record: Record) -> str:
-    """What a kept checkpoint is called in the local store: ``NAME:TAG``."""
-    return str(record.published["reference"]).partition("@")[0]
-
-
-def find(source: str) -> Journal | None:
-    """The newest kept checkpoint of the container `source` (name, id), or of that name in the local store; locked."""
-    found = max(_means(source), key=package.made_at, default=None)
-    for orphan in journal.orphans():
-        if found and orphan.record.key == found.key:
-            return orphan.keep()
-    if found:
-        raise BusyError(f"somebody is publishing the checkpoint of {found.name!r}")
-    return None
-
-
-def _means(source: str) -> Iterator[Record]:
-    for record in kept():
-        by_id = len(source) >= _SHORT_ID and record.container.startswith(source)
-        if by_id or source in (record.name, local_name(record)):
-            yield record
+    """What a checkpoint is called in the local store, when it is kept there: ``NAME:TAG``."""
+    return str(Reference("local", "", record.name, package.stamp(package.made_at(record))))
 
 
 def forget(made: Journal) -> None:
     """Remove a kept checkpoint from the local store: it is published."""
-    _remove(made.record)
+    remove(made.record)
     made.close()
     publish.sweep()
 
@@ -167,10 +147,14 @@ def _is_kept(record: Record) -> bool:
         return local_name(record) in {name for name, _ in local.references()}
 
 
-def _remove(record: Record) -> None:
+def remove(record: Record) -> int:
+    """Take a kept checkpoint out of the local store, if it is there; the bytes that it had."""
     reference = Reference.parse(local_name(record))
     with suppress(NotFoundError, IntegrityError), LocalStore(repository=reference.repository) as local:
+        found = artifact.load(local, reference)
         local.untag(reference.tag)
+        return found.size
+    return 0
 
 
 def _supersede(record: Record) -> None:
@@ -178,7 +162,7 @@ def _supersede(record: Record) -> None:
     for orphan in journal.orphans():
         old = orphan.record
         if _is_older(old, record) and old.step == UNPUBLISHED:
-            _remove(old)
+            remove(old)
             orphan.close()
         elif _is_older(old, record) and old.step == "dumped":
             drop(orphan)

@@ -91,7 +91,7 @@ class Host:
 
     def forget(self) -> None:
         """What an earlier test that failed has left."""
-        self.sh("rm -rf /var/lib/containers/storage/ocickpt /run/ocickpt/op/* /var/lib/ocickpt/*")
+        self.sh("rm -rf /var/lib/containers/storage/ocickpt /run/ocickpt/op/* /run/ocickpt/lazy/* /var/lib/ocickpt/*")
 
     def traces(self) -> list[str]:
         """Whatever an operation must not leave: work directories, journals, sockets, temporary files, processes."""

@@ -6,6 +6,7 @@ starts anew when it ends. Sometimes `ocickpt doctor` puts things right afterward
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -188,7 +189,7 @@ def test_a_dump_outlives_a_start(hosts: tuple[Host, Host], ref: str, then: str) 
     counter = Counter("c")
     count = counter.start(a)
     killed_at(a, "publish.packed", "checkpoint", "c", ref)
-    assert "stopped at 'dumped'" in a.ocickpt("doctor").stdout
+    assert "the checkpoint of 'c' is not published" in a.ocickpt("doctor").stdout
     a.run("podman", *then.split(), "c")
     now = counter.count(a)
     a.ocickpt("doctor")
@@ -199,6 +200,48 @@ def test_a_dump_outlives_a_start(hosts: tuple[Host, Host], ref: str, then: str) 
         counter.goes_on(a, now)
         a.ocickpt("checkpoint", "c", ref)
         check_restores(b, counter, ref, now)
+
+
+@pytest.mark.parametrize("end", ["push", "push by id", "push elsewhere", "rm", "rm by id"])
+def test_a_dump_whose_container_is_removed(hosts: tuple[Host, Host], ref: str, runtime: str, end: str) -> None:
+    """It can still be published, or it goes; with `podman rm` nothing else would end it."""
+    a, b = hosts
+    counter = Counter("c", runtime=runtime)
+    count = counter.start(a)
+    identity = a.inspect("c")["Id"]
+    killed_at(a, "checkpoint.dumped", "checkpoint", "c", ref)
+    a.run("podman", "rm", "c")
+    (shown,) = json.loads(a.ocickpt("list", "--format", "json").stdout)
+    assert shown["name"] == "c"
+    assert shown["size"] > 100_000
+    assert "`ocickpt push c` publishes it, `ocickpt rm c` removes it" in a.ocickpt("doctor").stdout
+    source, where = (identity[:12] if "id" in end else "c"), (f"{ref}0" if "elsewhere" in end else ref)
+    if end.startswith("push"):
+        a.ocickpt("push", source, *([where] if "elsewhere" in end else []))
+        check_restores(b, counter, where, count)
+        assert exists(a, ref) == (where == ref)
+    else:
+        a.ocickpt("rm", source)
+        assert not exists(a, ref)
+    assert a.traces() == []
+    assert json.loads(a.ocickpt("list", "--format", "json").stdout) == []
+
+
+def test_two_dumps_of_the_same_name(hosts: tuple[Host, Host], ref: str, runtime: str) -> None:
+    a, b = hosts
+    counter, counts, ids = Counter("c", runtime=runtime), list[Count](), list[str]()
+    for number, point in enumerate(("checkpoint.dumped", "publish.packed")):  # the first is passed again, for the other
+        counts.append(counter.start(a))
+        ids.append(a.inspect("c")["Id"])
+        killed_at(a, point, "checkpoint", "c", f"{ref}{number}")
+        a.run("podman", "rm", "c")
+        a.run("podman", "volume", "rm", "c")
+    assert "several containers called 'c'" in a.ocickpt("push", "c", check=False).stderr
+    a.ocickpt("rm", ids[0])
+    a.ocickpt("push", "c")
+    assert a.traces() == []
+    assert not exists(a, f"{ref}0")
+    check_restores(b, counter, f"{ref}1", counts[1])
 
 
 # Restores.

@@ -242,6 +242,12 @@ def test_without_any_engine(hosts: tuple[Host, Host], start: Start, ref: str, ru
         # The same container, started again.
         b.sh(f"cd /tmp/plain; {program} create plain </dev/null >out 2>&1; {program} start plain")
         assert b.wait("ip", "netns", "exec", "plain", "curl", "-sf", "http://127.0.0.1:8080/") == "0"
+        # Restored once more, and given up before it runs.
+        b.run(program, "delete", "--force", "plain")
+        b.sh(f"cd /tmp/plain; rm ocickpt-restored; {program} create plain </dev/null >out 2>&1")
+        b.run(program, "delete", "-f", "plain")
+        assert b.run(program, "state", "plain", check=False).returncode != 0
+        assert b.sh("ls /run/ocickpt/created") == ""
     finally:
         b.run(program, "delete", "--force", "plain", check=False)
         b.run("podman", "umount", "plain", check=False)
@@ -302,3 +308,22 @@ def test_processes_that_crun_forgets_end(hosts: tuple[Host, Host], start: Start,
     assert b.run("pgrep", "-f", "workers.py", check=False).stdout == ""
     b.run("podman", "rm", "new")
     assert b.leftovers() == []
+
+
+def test_a_small_container_whose_memory_has_all_come_at_once(
+    hosts: tuple[Host, Host], start: Start, ref: str, runtime: str
+) -> None:
+    """Its memory is there before it is confined; who restores it still has work to do in the same directory."""
+    a, b = hosts
+    busybox = ("localhost/busybox", "/counter.sh")
+    start("web", *busybox)
+    a.wait("podman", "exec", "web", "test", "-s", "/tmp/count")
+    pinned = checkpointed(a, ref)
+    options = ["--annotation", f"io.ocickpt.restore={pinned}", "--annotation", "io.ocickpt.restore.lazy=true"]
+    for number in range(5):
+        b.run("podman", "--runtime", runtime, "run", "--detach", "--name", f"new-{number}", *options, *busybox)
+        b.wait("podman", "exec", f"new-{number}", "test", "-s", "/tmp/count")
+    b.wait("sh", "-c", "test $(ocickpt status --format json) = '[]'")
+    b.wait("sh", "-c", "! pgrep -f '[i]mport guard'")
+    assert b.traces() == []
+    assert b.sh("ls -d /var/lib/containers/storage/overlay-containers/*/userdata/ocickpt || true") == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -123,6 +124,64 @@ def test_the_page_server_is_killed(hosts: tuple[Host, Host], saved: str, ref: st
         time.sleep(0.1)
     assert "page server" in str(states(b)[0]["error"])
     b.run("podman", "rm", "--force", "web")
+    assert states(b) == []
+
+
+MOMENTS = ["never", "while CRIU restores", *(f"restore.{step}" for step in STEPS[RESTORE])]
+
+
+def killed_in_a_restore(host: Host, ref: str, moment: str) -> None:
+    if moment == "never":
+        host.ocickpt("restore", "--quiet", "--lazy", ref)
+    elif moment.startswith("restore."):
+        host.run("env", f"OCICKPT_FAILPOINT={moment}", "ocickpt", "restore", "--quiet", "--lazy", ref, check=False)
+    else:
+        wait = "until pgrep -f '^/usr/(s?)bin/.?run.? .*restore '; do :; done; pkill -KILL -f '[o]cickpt restore'"
+        killing = subprocess.Popen(host.argv("timeout", "30", "sh", "-c", wait), stdout=subprocess.DEVNULL)
+        host.run("ocickpt", "restore", "--quiet", "--lazy", ref, check=False)
+        assert killing.wait() == 0
+
+
+def test_a_lazy_restore_changes_nothing_for_the_next_checkpoint(
+    hosts: tuple[Host, Host], saved: str, ref: str, runtime: str
+) -> None:
+    """Whoever dies when: the container is as podman made it, and the host's configuration of CRIU is in force."""
+    _, b = hosts
+    configuration = f"/etc/criu/{runtime}.conf"
+    usual = b.sh(f"cat {configuration}")
+    try:
+        b.sh(f"echo 'log-file=asked-for.log' >>{configuration}")
+        for moment in MOMENTS:
+            killed_in_a_restore(b, ref, moment)
+            b.ocickpt("restore", "--quiet", "--lazy", ref, check=False)  # one that was whole is there already
+            until_arrived(b)
+            assert b.ask("web", "/hash") == saved, moment
+            bundle = b.inspect("web")["StaticDir"]
+            state = f"/run/{runtime}/{b.inspect('web')['Id']}"
+            assert b.sh(f"grep -l org.criu.config {bundle}/config.json {state}/* || true") == "", moment
+            b.run("podman", "container", "checkpoint", "web")
+            assert b.sh(f"grep -c 'Dumping finished successfully' {bundle}/asked-for.log") == "1", moment
+            b.run("podman", "container", "restore", "web")
+            assert b.ask("web", "/hash") == saved, moment
+            b.run("podman", "stop", "--time", "0", "web")
+            b.run("podman", "start", "web")
+            b.ask("web")
+            b.run("podman", "rm", "--force", "--time", "0", "web")
+            assert b.leftovers() == [], moment
+    finally:
+        b.run("sh", "-c", f"cat >{configuration}", stdin=f"{usual}\n")
+
+
+def test_the_guard_is_killed(hosts: tuple[Host, Host], saved: str, ref: str, slow_registry: Host) -> None:
+    """Nobody would keep zeros from the container, if what brings its memory died: it is killed by the next call."""
+    _, b = hosts
+    b.ocickpt("restore", "--quiet", "--lazy", ref)
+    b.run("pkill", "-KILL", "-f", "import guard")
+    assert [each["state"] for each in states(b)] == ["failed"]
+    assert "'web' was killed" in b.ocickpt("doctor").stdout
+    assert b.inspect("web")["State"]["Running"] is False
+    assert b.traces() == []
+    b.run("podman", "rm", "web")
     assert states(b) == []
 
 

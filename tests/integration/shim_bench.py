@@ -23,10 +23,10 @@ ID = "defdcf08921a5ac0ba8981c0d14e1f814a61334c04c01049eb388f4a4790d546"
 KEY = "0f" * 16
 PAGES = b"\x01" * 8192
 ROOT = Path(shim.__file__).parents[1]
-# What the launcher starts where the package is not installed, with another place for the socket.
+# What the launcher starts where the package is not installed, with other places below /run.
 START = (
     f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from ocickpt import shim;"
-    " shim.OPERATIONS = Path({operations!r}); shim.main(sys.argv[1:])"
+    " shim.OPERATIONS, shim.CREATED = Path({operations!r}), Path({created!r}); shim.main(sys.argv[1:])"
 )
 RUNTIME = """\
 #!/bin/sh
@@ -92,9 +92,13 @@ class Bench:
     def aside(self) -> Path:
         return self.root / "aside"
 
+    @property
+    def created(self) -> Path:
+        return self.root / "created"
+
     def argv(self, *arguments: str, asked: bool = True) -> list[str]:
         """The shim with a parent that looks like the podman a flow starts; without `asked`, just the shim."""
-        start = START.format(operations=str(shim.OPERATIONS))
+        start = START.format(operations=str(shim.OPERATIONS), created=str(self.created))
         podman = ["sh", "-c", 'shift; "$@"; exit $?', "podman", f"/graph/ocickpt/{ID}/{shim.EXPORT}"]
         return [*(podman if asked else []), sys.executable, "-I", "-c", start, str(self.runtime), *arguments]
 

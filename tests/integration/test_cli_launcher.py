@@ -41,6 +41,7 @@ OTHERS = {
     "nothing": [],
     "probe of checkpoint": ["checkpoint", "--help"],
     "probe of restore": ["restore", "--lsm-mount-context"],
+    "help of crun": [*LOG, "checkpoint", "--image-path", "/x", "--usage"],
     "help with more": [*LOG, "checkpoint", "--image-path", "/x", "--help"],
     "a log called checkpoint": ["--log", "checkpoint", "kill", ID, "9"],
     "a log called checkpoint, log level": ["--log-level", "debug", "--log", "restore", "state", ID],
@@ -135,6 +136,13 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return Bench(launcher, tmp_path / "op", tmp_path / "created", runtime, python, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "arguments", [["checkpoint", "--image-path", "--help", ID], ["checkpoint", "--", ID]], ids=["value", "end"]
+)
+def test_a_word_that_is_no_option_is_none(bench: Bench, arguments: list[str]) -> None:
+    assert bench.call(arguments)[0] == 8
+
+
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_the_runtime_gets_what_is_not_ours(bench: Bench, name: str, busy: bool) -> None:
@@ -176,7 +184,13 @@ def bundle(bench: Bench, annotations: dict[str, str]) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("form", [["--bundle", "{}"], ["--bundle={}"], ["-b", "{}"], ["-b={}"], []])
+@pytest.mark.parametrize(
+    "form",
+    [
+        ["--bundle", "{}"], ["--bundle={}"], ["-b", "{}"], ["-b={}"], ["-b{}"], ["-bundle", "{}"], ["-bundle={}"], [],
+        ["-f", "-h", "-b", "{}"], ["--preserve-fds", "--", "--bundle", "{}"],
+    ],
+)  # fmt: skip
 def test_the_shim_gets_the_create_that_is_a_restore(bench: Bench, form: list[str]) -> None:
     directory = bundle(bench, {"io.ocickpt.restore": "a.example/b@sha256:…"})
     arguments = [*LOG, "create", *(each.format(directory) for each in form), "--pid-file", "/run/pid", ID]
@@ -196,7 +210,9 @@ def test_the_runtime_gets_other_creates(bench: Bench) -> None:
     assert bench.call(arguments)[0] == 7
 
 
-@pytest.mark.parametrize("arguments", [["start", ID], ["state", ID], ["delete", "--force", ID]])
+@pytest.mark.parametrize(
+    "arguments", [["start", ID], ["state", ID], ["delete", "--force", ID], ["delete", "-f", ID], ["start", "--", ID]]
+)
 def test_the_shim_gets_what_comes_before_a_restored_container_runs(bench: Bench, arguments: list[str]) -> None:
     assert bench.call(arguments)[0] == 7
     bench.created.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,22 @@ def inspection(told: Description) -> Inspection:
     packs = tuple(Descriptor(kind.media_type, DIGEST, size) for kind, size in ((Kind.BOOT, 90_000), (Kind.MEMORY, 5)))
     manifest = Manifest(Descriptor("config", DIGEST, 10), packs, "type", {"a": "b"})
     return Inspection(REF, DIGEST, manifest, told)
+
+
+def test_inspect_says_what_is_not_known(ocickpt: Bench) -> None:
+    told = replace(
+        description(), engine=Engine("podman", ""), runtime=Runtime("crun", ""), criu=Criu(""),
+        host=HostInfo("", "", "", (), 4096, ""),
+    )  # fmt: skip
+    ocickpt.stand_in("catalog.inspect", lambda **_: inspection(told))
+    lines = ocickpt.run("inspect", REF).stdout.splitlines()
+    first = lines.index("Engine            podman unknown")
+    assert lines[first + 1 : first + 5] == [
+        "Runtime           crun unknown",
+        "CRIU              unknown",
+        "Host              unknown, Linux unknown, unknown",
+        "                  cgroup unknown, pages of 4096 bytes, CPU unknown",
+    ]
 
 
 def test_inspect(ocickpt: Bench) -> None:

@@ -87,8 +87,23 @@ def test_podman_gets_a_checkpoint_that_cannot_be_published(bench: Bench) -> None
     assert call.argv == bench.checkpoint("--leave-running")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["delete", "--force", ID], ["delete", "-f", ID], ["delete", ID, "-f"], ["delete", "--", ID], ["start", "--", ID]],
+)
+def test_what_ends_the_wait_of_a_restored_container(bench: Bench, arguments: list[str]) -> None:
+    bench.created.mkdir()
+    (bench.created / ID).touch()
+    done = bench.call(*arguments, asked=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    (call,) = bench.calls()
+    assert call.argv == (arguments if arguments[0] == "delete" else ["resume", ID])
+    assert not (bench.created / ID).exists()
+
+
 def test_criu_does_not_write_into_pages_that_we_have_too(bench: Bench) -> None:
     bench.images.mkdir()
+    (bench.images / "pages-0.img").symlink_to("gone")  # as what podman removes while it is looked at
     for name in ("pages-1.img", "pages-2.img"):
         (bench.images / name).write_text("of an earlier dump")
     os.link(bench.images / "pages-1.img", bench.aside / "pages-1.img")
@@ -297,15 +312,23 @@ def test_nothing_stays_frozen_when_the_shim_is_told_to_end(bench: Bench, number:
     assert (bench.aside / shim.CAPTURED).exists()
 
 
+@pytest.mark.parametrize("environment", [{}, {"CRIU_CONFIG_FILE": "/work/criu.conf"}])
 @pytest.mark.parametrize("added", [[], ["--lazy-pages"]])
-def test_a_restore_waits_for_the_flow(bench: Bench, added: list[str]) -> None:
+def test_a_restore_waits_for_the_flow(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, added: list[str], environment: dict[str, str]
+) -> None:
+    monkeypatch.setenv("CRIU_CONFIG_FILE", "/etc/ours.conf")
     bench.mark()
     seen = []
 
     def flow(message: dict[str, Any]) -> Answer:
         assert bench.calls() == []
         seen.append(message)
-        return {"ok": True, "arguments": added} if added else {"ok": True}
+        return (
+            {"ok": True}
+            | ({"arguments": added} if added else {})
+            | ({"environment": environment} if environment else {})
+        )
 
     result = bench.serve(flow, *bench.restore(), key=KEY)
     assert (result.returncode, result.stdout, result.stderr) == (0, "said by the runtime\n", "")
@@ -317,11 +340,13 @@ def test_a_restore_waits_for_the_flow(bench: Bench, added: list[str]) -> None:
         "bundle": bundle,
         "image_path": str(bench.images),
         "pid_file": f"{bundle}/pid",
+        "criu_configuration": "/etc/ours.conf",
     }
     (call,) = bench.calls()
     arguments = bench.restore()
     position = arguments.index("restore") + 1
     assert call.argv == arguments[:position] + added + arguments[position:]
+    assert call.env["CRIU_CONFIG_FILE"] == environment.get("CRIU_CONFIG_FILE", "/etc/ours.conf")
 
 
 @pytest.mark.parametrize("how", ["refuses", "cannot write", "dies", "is gone", "talks nonsense", "has no name"])

@@ -22,6 +22,8 @@ def conmon(tmp_path: Path) -> Iterator[int]:
     program.write_bytes(Path("/bin/sleep").read_bytes())
     program.chmod(0o755)
     process = subprocess.Popen([program, "60"])
+    while Path(f"/proc/{process.pid}/comm").read_text() != "conmon\n":  # it is called so a moment after it is started
+        pass
     yield process.pid
     process.kill()
     process.wait()

@@ -13,8 +13,9 @@ import pytest
 from ocickpt import config, libraries
 from ocickpt.engine import criu, host
 from ocickpt.errors import StorageError
-from ocickpt.flows import doctor, journal, setup
+from ocickpt.flows import doctor, pending, setup
 from ocickpt.flows.doctor import Check
+from ocickpt.flows.pending import Left
 
 Facts = Callable[..., None]
 
@@ -46,7 +47,7 @@ def facts(monkeypatch: pytest.MonkeyPatch) -> Facts:
 
     change(**GOOD)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(journal, "unfinished", list)
+    monkeypatch.setattr(pending, "left", list)
     monkeypatch.setattr(setup, "states", lambda: [setup.State(name, f"/usr/bin/{name}", "") for name in host.RUNTIMES])
     return change
 
@@ -79,7 +80,7 @@ def test_whatever_is_not_ok_has_a_remedy(facts: Facts, monkeypatch: pytest.Monke
         v1_hierarchies=("cpu",),
     )
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(journal, "unfinished", lambda: ["checkpoint of 'web' stopped"])
+    monkeypatch.setattr(pending, "left", lambda: [Left("checkpoint of 'web' stopped", "wait")])
     bad = [each for each in doctor.examine() if each.state != "ok"]
     assert {"permissions", "podman", "runtime", "criu", "pycriu", "skopeo", "operations"} <= {each.name for each in bad}
     assert all(each.remedy for each in bad)
@@ -234,16 +235,18 @@ def test_a_runtime_that_is_not_there_needs_no_shim(facts: Facts, monkeypatch: py
 
 
 def test_unfinished_operations(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "unfinished", lambda: ["one", "two"])
+    monkeypatch.setattr(pending, "left", lambda: [Left("one", "end it"), Left("two", "wait")])
     found = [each for each in doctor.examine() if each.name == "operations"]
-    assert [(each.state, each.found) for each in found] == [("warning", "one"), ("warning", "two")]
+    assert [(each.state, each.found, each.remedy) for each in found] == [
+        ("warning", "one", "end it"), ("warning", "two", "wait"),
+    ]  # fmt: skip
 
 
 def test_a_check_that_fails_is_a_finding(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> list[str]:
+    def broken() -> list[Left]:
         raise StorageError("the journal cannot be read", hint="look at it")
 
-    monkeypatch.setattr(journal, "unfinished", broken)
+    monkeypatch.setattr(pending, "left", broken)
     facts(cgroup=lambda: 1 // 0)
     assert check("operations") == Check("operations", "failed", "the journal cannot be read", "look at it")
     assert check("cgroups").found == "could not be examined: ZeroDivisionError: integer division or modulo by zero"

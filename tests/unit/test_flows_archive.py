@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from ocickpt import names, schema
+from ocickpt.description import Criu, Engine, HostInfo, Runtime
+from ocickpt.engine import host
 from ocickpt.engine.archive import ArchiveWriter, members, nested, tree_contents, tree_tar
 from ocickpt.errors import ExistsError, IntegrityError, NotFoundError, OcickptError, UnsupportedError, UsageError
 from ocickpt.flows import artifact, catalog, images
@@ -67,7 +69,7 @@ def checkpoint() -> Files:
         "stats-dump": b"statistics",
         "ctr.log": b"",
         "checkpoint/inventory.img": b'[{"lsmtype": "SELINUX"}]',
-        "checkpoint/core-1.img": os.urandom(2000),
+        "checkpoint/core-1.img": b'[{"mtype": "AARCH64"}]' + b" " * 2000,
         "checkpoint/descriptors.json": b'["/dev/null", "pipe:[1]", "pipe:[2]"]',
         "checkpoint/tmpfs-dev-73.tar.gz.img": os.urandom(700_000),
         "checkpoint/pagemap-1.img": image(new(0x10000, 2, LAZY), new(0x12000, 1, PE_PRESENT), new(0x20000, 3, LAZY)),
@@ -186,6 +188,33 @@ def test_what_is_told_of_it(tmp_path: Path) -> None:
     assert titles == ["index", "boot-1.zst", "state-1.zst", "memory-1.zst", "rootfs-1.zst", "volume-1.zst"]
 
 
+@pytest.mark.parametrize(
+    ("core", "arch"),
+    [
+        (b'[{"mtype": "X86_64"}]', "amd64"),
+        (b'[{"mtype": "PPC64"}]', "ppc64le"),
+        (b'[{"mtype": 8}]', "riscv64"),
+        (b'[{"mtype": "UNKNOWN"}]', ""),
+        (b"[{}]", ""),
+        (None, ""),
+    ],
+)
+def test_nothing_is_told_of_this_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, core: bytes | None, arch: str
+) -> None:
+    """Who pushes an archive may be on another host than who made it."""
+    for name in ("facts", "podman_version", "runtime_version"):
+        monkeypatch.setattr(host, name, lambda *_: pytest.fail("it says nothing of what the archive is of"))
+    files = whole(tmp_path)
+    files.pop("checkpoint/core-1.img")
+    if core is not None:
+        files["checkpoint/core-1.img"] = core
+    told = catalog.inspect(sent(written(tmp_path / "in.tar", files), tmp_path), Access()).description
+    assert told.host == HostInfo(arch, "", "", (), PAGE, "")
+    assert (told.engine, told.runtime, told.criu) == (Engine("podman", ""), Runtime("crun", ""), Criu(""))
+    schema.validate("checkpoint-config", told.to_json(), "config")
+
+
 def test_the_same_archive_makes_the_same_packs(tmp_path: Path) -> None:
     files = whole(tmp_path)
     layers = []
@@ -216,8 +245,8 @@ def test_through_the_local_store(tmp_path: Path) -> None:
     pulled = pull(f"oci:{tmp_path / 'layout'}:x", None, False, Access(), Silent())
     assert pulled.reference == "layout:x"
     assert {each.name for each in catalog.list_checkpoints(None, Access())} == {"web:1", "layout:x"}
-    assert catalog.remove("web:1", Access()).freed == 0
-    assert catalog.remove("layout:x", Access()).freed == pushed.size
+    assert catalog.remove("web:1", Access(), Silent()).freed == 0
+    assert catalog.remove("layout:x", Access(), Silent()).freed == pushed.size
     assert catalog.list_checkpoints(None, Access()) == []
 
 

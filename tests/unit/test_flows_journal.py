@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import proc
+from ocickpt import processes
 from ocickpt.errors import BusyError, StorageError
 from ocickpt.flows import journal
 from ocickpt.flows.journal import CHECKPOINT, RESTORE, Journal, Record
@@ -79,8 +79,7 @@ def test_a_journal_of_another_process_is_left_alone() -> None:
         assert list(journal.orphans()) == []
         with pytest.raises(BusyError):
             Journal.begin(record())
-        (sentence,) = journal.unfinished()
-        assert sentence == "checkpoint of container 'web' (reg:5000/web:1) stopped at 'podman'"
+        assert journal.is_busy(journal.records()[0])
     finally:
         running.kill()
         running.communicate()
@@ -109,7 +108,9 @@ def test_an_orphan_that_is_kept_stays_locked() -> None:
     kept[0].step("dumped", reason="registry down")
     kept[0].leave()
     kept[0].leave()
-    assert journal.unfinished() == ["checkpoint of container 'web' (reg:5000/web:1) stopped at 'dumped': registry down"]
+    assert not journal.is_busy(kept[0].record)
+    assert files() == [f"{KEY}.json", f"{KEY}.lock"]
+    assert journal.records()[0].reason == "registry down"
     for orphan in journal.orphans():
         orphan.close()
     assert files() == []
@@ -145,13 +146,13 @@ def test_a_torn_journal_is_in_nobodys_way(torn: bytes) -> None:
     path.write_bytes(torn)
     assert [orphan.record.name for orphan in journal.orphans()] == ["db"]
     assert [each.name for each in journal.records()] == ["db"]
-    told = journal.unfinished()
-    assert len(told) == 2
-    assert told[1].startswith(f"the journal {path} cannot be read")
+    ((unread, trouble),) = journal.unreadable()
+    assert unread == path
+    assert trouble.startswith(f"the journal {path} cannot be read")
     # Not overwritten: there may still be work of it to be put right by hand.
     with pytest.raises(BusyError, match="not put right yet"):
         Journal.begin(record())
-    path.unlink()
+    journal.remove_unreadable(KEY)
     Journal.begin(record()).close()
     assert files() == [f"{OTHER}.json", f"{OTHER}.lock"]
 
@@ -210,7 +211,7 @@ def test_failpoints(monkeypatch: pytest.MonkeyPatch, failpoint: str, step: str |
 def test_whether_podman_is_still_at_work() -> None:
     assert not record().podman_runs()
     with subprocess.Popen(["sleep", "60"]) as sleeping:
-        begun = proc.start_time(sleeping.pid) or 0
+        begun = processes.start_time(sleeping.pid) or 0
         working = Record(CHECKPOINT, KEY, KEY, "web", "x", podman_pid=sleeping.pid, podman_start=begun)
         assert working.podman_runs()
         # The same pid, another process.

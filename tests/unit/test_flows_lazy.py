@@ -72,3 +72,23 @@ def test_a_restore_whose_helpers_fail_at_its_very_end(
     with pytest.raises(CommandError, match=r"cannot be completed: (the page server died|what brings its memory was)"):
         made.finish(journal, RUNNING)
     assert taken == ["web"]
+
+
+def test_crun_is_told_by_its_environment_alone(tmp_path: Path) -> None:
+    """What stands in no file of the container's is forgotten with the restore, whoever dies."""
+    bundle, work, usual = (tmp_path / name for name in ("bundle", "work", "usual.conf"))
+    bundle.mkdir()
+    work.mkdir()
+    (bundle / "config.json").write_text('{"annotations": {"org.criu.config": "/etc/own.conf"}}')
+    before = (bundle / "config.json").stat()
+    told = lazy.arm("crun", bundle, work, "")
+    configuration = Path(told["environment"]["CRIU_CONFIG_FILE"])
+    assert configuration.parent == work
+    assert configuration.read_text().split() == ["lazy-pages"]
+    usual.write_text("ghost-limit 5")
+    lazy.arm("crun", bundle, work, str(usual))
+    assert configuration.read_text().splitlines()[0] == "ghost-limit 5"
+    assert "lazy-pages" in configuration.read_text().splitlines()
+    assert lazy.arm("runc", bundle, work, "") == {"arguments": ["--lazy-pages"]}
+    assert (bundle / "config.json").stat() == before
+    assert sorted(each.name for each in bundle.iterdir()) == ["config.json", guard.SOCKET]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import proc, shim
+from ocickpt import processes, shim
 from ocickpt.errors import BusyError
 from ocickpt.flows import operation
 from ocickpt.flows.journal import CHECKPOINT, Record
@@ -69,7 +69,7 @@ def test_an_operation_ends_after_its_podman(tmp_path: Path) -> None:
             "web",
             "x",
             podman_pid=podman.pid,
-            podman_start=proc.start_time(podman.pid) or 0,
+            podman_start=processes.start_time(podman.pid) or 0,
         )
         ending = threading.Thread(target=operation.end, args=(record,))
         ending.start()
@@ -83,7 +83,7 @@ def test_an_operation_ends_after_its_podman(tmp_path: Path) -> None:
 
 def test_a_podman_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operation, "_MOST", 0.05)
-    start = proc.start_time(os.getpid()) or 0
+    start = processes.start_time(os.getpid()) or 0
     record = Record(CHECKPOINT, "a" * 64, "", "web", "x", podman_pid=os.getpid(), podman_start=start)
     with pytest.raises(BusyError, match="still at work on container 'web'"):
         operation.end(record)

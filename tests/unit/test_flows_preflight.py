@@ -87,7 +87,20 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_host_that_will_do(description: Description, here: Host) -> None:
-    preflight.check_host(description, here)
+    assert [each for each in preflight.check_host(description, here) if "by which CRIU" not in each] == []
+
+
+@pytest.mark.parametrize(
+    ("description", "word"),
+    [
+        (of(arch=""), "on what kind of machine"),
+        (of(cpu_features=()), "on what CPU"),
+        (dataclasses.replace(FULL, criu=Criu("")), "by which CRIU"),
+    ],
+)
+def test_what_is_not_known_is_said_and_not_believed(description: Description, word: str) -> None:
+    (note,) = preflight.check_host(description, HERE)
+    assert note == f"it is not known {word} the checkpoint was made: it may not run here"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ocickpt import guard, names
 from ocickpt.config import Config
 from ocickpt.engine import libpoddb
 from ocickpt.errors import IncompatibleError, NotFoundError, UnsupportedError, UsageError
-from ocickpt.flows import catalog, journal, package, push, status, unpublished
+from ocickpt.flows import catalog, journal, package, pending, push, status, unpublished
 from ocickpt.flows.journal import INTERCEPT, UNPUBLISHED, Journal, Record
 from ocickpt.model import Silent
 from ocickpt.shim import CAPTURED
@@ -26,6 +26,7 @@ from ocickpt.store.local import LocalStore
 from tests.unit.test_libpoddb import ID, bundle
 
 KEY = "0f" * 16
+NAME = f"web:{package.stamp(int(KEY[:16], 16))}"
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +130,7 @@ def test_another_containers_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_one_that_somebody_removed_is_forgotten(tmp_path: Path) -> None:
-    published = {"reference": "web:20261121T104630.123Z@sha256:" + "0" * 64}
+    published = {"reference": f"{NAME}@sha256:" + "0" * 64}
     orphan(tmp_path, UNPUBLISHED, published=published, reason="gone")
     assert [each.name for each in unpublished.kept()] == ["web"]
     for found in journal.orphans():
@@ -138,14 +139,14 @@ def test_one_that_somebody_removed_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_one_is_found_by_what_it_is_called(tmp_path: Path) -> None:
-    published = {"reference": "web:20261121T104630.123Z@sha256:" + "0" * 64}
+    published = {"reference": f"{NAME}@sha256:" + "0" * 64}
     orphan(tmp_path, UNPUBLISHED, published=published)
-    for source in ("web", ID, ID[:12], "web:20261121T104630.123Z"):
-        found = unpublished.find(source)
+    for source in ("web", ID, ID[:12], NAME):
+        found = pending.find(source)
         assert found
         found.leave()
-    assert unpublished.find("other") is None
-    assert unpublished.find(ID[:5]) is None
+    assert pending.find("other") is None
+    assert pending.find(ID[:5]) is None
 
 
 def test_a_dump_is_packaged_once(tmp_path: Path) -> None:
@@ -168,12 +169,12 @@ def test_nothing_to_push() -> None:
 def test_a_dump_that_could_not_be_kept_is_listed(tmp_path: Path) -> None:
     orphan(tmp_path, "dumped", reason="disk full")
     (found,) = catalog.list_checkpoints(None, Access())
-    assert asdict(found)["state"] == "unpublished: disk full"
+    assert asdict(found)["state"] == "unpublished as reg:5000/web:1: disk full"
 
 
 def test_memory_that_will_not_come_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "STATES", tmp_path)
-    guard.write_state(KEY, container=ID, state="running", guard=os.getpid(), error="the page server died")
+    guard.begin_state(KEY, container=ID, state="running", guard=[os.getpid(), 0], error="the page server died")
     with pytest.raises(IncompatibleError, match="the page server died"):
         status.wait_for_memory(ID, Silent())
     status.wait_for_memory("another", Silent())

@@ -16,7 +16,8 @@ MODULES = sorted(path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.p
 MOST_LINES = 500
 
 BOTTOM = {"ocickpt", "ocickpt.errors", "ocickpt.names", "ocickpt.model", "ocickpt.proc", "ocickpt.schema"}
-BOTTOM |= {"ocickpt.description", "ocickpt.config", "ocickpt.libraries", "ocickpt.versions"}
+BOTTOM |= {"ocickpt.description", "ocickpt.config", "ocickpt.libraries", "ocickpt.versions", "ocickpt.processes"}
+BOTTOM |= {"ocickpt.runtimes"}
 ROOMS = ("engine", "memory", "pack", "store", "trust")
 
 # What each room may import besides itself and BOTTOM. Longest name first found wins.
@@ -35,7 +36,8 @@ MAY_IMPORT = {
 }
 # At the bottom, the smaller know nothing of the greater.
 ORDER = (
-    "ocickpt.errors", "ocickpt.libraries", "ocickpt.versions", "ocickpt.names", "ocickpt.model", "ocickpt.schema",
+    "ocickpt.errors", "ocickpt.libraries", "ocickpt.versions", "ocickpt.names", "ocickpt.runtimes", "ocickpt.processes",
+    "ocickpt.model", "ocickpt.schema",
     "ocickpt.config", "ocickpt.proc", "ocickpt.description",
 )  # fmt: skip
 SUBPROCESSES = {"ocickpt.proc", "ocickpt.shim", "ocickpt.guard"}
@@ -104,7 +106,9 @@ def test_the_shim_loads_only_what_it_needs() -> None:
     path = Path("ocickpt/shim.py")
     for name in imported(path, at_module_level(tree_of(path))):
         top = name.partition(".")[0]
-        ours = any(within(name, each) for each in ("ocickpt.errors", "ocickpt.model", "ocickpt.names"))
+        ours = any(
+            within(name, each) for each in ("ocickpt.errors", "ocickpt.model", "ocickpt.names", "ocickpt.runtimes")
+        )
         assert ours or top in sys.stdlib_module_names, f"the shim loads {name} before it is needed"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ocickpt import config, shim
+from ocickpt import config
 from ocickpt.config import Config
 from ocickpt.engine import storage
 from ocickpt.errors import IncompatibleError, PrerequisiteError, UnsupportedError, UsageError
@@ -152,13 +152,6 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path, text: str, word
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(PrerequisiteError, match=word):
         config.load(path)
-
-
-def test_a_container_is_found_among_options() -> None:
-    assert shim.container(["--bundle", "/b", "--pid-file", "/p", "name"]) == "name"
-    assert shim.container(["--force", "name"]) == "name"
-    assert shim.container(["--bundle=/b", "-b", "x", "name", "9"]) == "name"
-    assert shim.container(["--help"]) == ""
 
 
 def test_storage_knows_the_image(tmp_path: Path) -> None:
