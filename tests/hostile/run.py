@@ -85,7 +85,7 @@ def play(case: Case, reference: str, way: str, runtime: str) -> str:
         problem = f"status {done.returncode}, {'it ran, ' if ran else ''}said: {done.stderr.strip()[-600:]}"
     if not said and done.returncode:
         problem = f"harmless, and not restored: {done.stderr.strip()[-600:]}"
-    if way == "start" or not said:
+    if ran or way == "start":
         run("podman", "rm", "--all", "--force", "--time", "0")
         run("podman", "volume", "rm", "--all", "--force")
     end = time.monotonic() + _ENDING
