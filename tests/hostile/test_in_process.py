@@ -1,0 +1,141 @@
+"""Every crafted checkpoint against everything that is looked at before a restore, in one process: `pull -o` does that.
+
+The good ones that they are made of are of this host's own podman, runc and crun.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
+from ocickpt.flows import contents
+from ocickpt.flows.pull import pull
+from ocickpt.flows.push import push
+from ocickpt.model import Content, Kind, Run, Silent
+from ocickpt.pack.files import Tree
+from ocickpt.store import Access
+from tests.hostile.cases import CASES, OPTIONS, Members
+
+# What pycriu's generated code is warned of is not ours to mend.
+pytestmark = [pytest.mark.lab, pytest.mark.filterwarnings("ignore")]
+
+
+NETWORK = re.compile("checkpoint/(iptables|ip6tables|nftables|route6?|rule|ifaddr)-")
+
+
+def podman(*arguments: str) -> None:
+    subprocess.run(["podman", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module", params=["runc", "crun"])
+def goods(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Members]]:
+    """A good archive of each kind, under each runtime."""
+    made = {}
+    for name, options in OPTIONS.items():
+        path = tmp_path_factory.mktemp("good") / "good.tar"
+        podman(
+            "--runtime",
+            request.param,
+            "run",
+            "--detach",
+            "--name",
+            "good",
+            *options,
+            "localhost/busybox",
+            "/counter.sh",
+        )
+        try:
+            podman("container", "checkpoint", "--compress", "none", "--export", str(path), "good")
+        finally:
+            podman("rm", "--force", "--time", "0", "good")
+            podman("volume", "rm", "--all", "--force")
+        with tarfile.open(path) as tar:
+            made[name] = {info.name: file.read() for info in tar if info.isfile() and (file := tar.extractfile(info))}
+    yield made
+
+
+def archive(members: Members, path: Path) -> str:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), 0o600
+            tar.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def there_and_back(members: Members, tmp_path: Path) -> Members:
+    reference = f"oci:{tmp_path / 'layout'}:x"
+    push(archive(members, tmp_path / "in.tar"), reference, Access(), Silent())
+    pull(reference, tmp_path / "out.tar", False, Access(), Silent())
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        return {info.name: file.read() for info in tar if info.isfile() and (file := tar.extractfile(info))}
+
+
+@pytest.mark.parametrize("container", OPTIONS)
+def test_good_ones_pass(goods: dict[str, Members], container: str, tmp_path: Path) -> None:
+    back = there_and_back(goods[container], tmp_path)
+    images = {name for name in goods[container] if name.startswith("checkpoint/")}
+    assert {name for name in back if name.startswith("checkpoint/")} == images
+    assert all(back[name] == goods[container][name] for name in images)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_crafted_ones_do_not(goods: dict[str, Members], name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    members = dict(goods[case.container])
+    case.change(members)
+    if case.said:
+        with pytest.raises(OcickptError) as raised:
+            there_and_back(members, tmp_path)
+        assert case.said in raised.value.message
+        assert not (tmp_path / "out.tar").exists()
+    else:
+        back = there_and_back(members, tmp_path)
+        words = b"".join(back[each] for each in ("config.dump", "spec.dump"))
+        assert b"/bin/touch" not in words
+        assert not [each for each in back if NETWORK.match(each)]
+
+
+@pytest.mark.parametrize("name", ["iptables", "ip6tables", "nftables", "route", "route6", "rule", "ifaddr"])
+def test_what_push_leaves_out_is_refused(
+    goods: dict[str, Members], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer need not be so kind as to leave it out."""
+    monkeypatch.setattr(contents, "_NETWORK", re.compile("nothing"))
+    with pytest.raises(UnsupportedError, match=f"{name}-10.img would have root's tools set up a network"):
+        there_and_back(goods["plain"] | {f"checkpoint/{name}-10.img": b"*filter"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["spec.dump", "config.dump", "checkpoint/inventory.img", "checkpoint/descriptors.json"]
+)
+@pytest.mark.parametrize("kind", [Kind.BOOT, Kind.STATE])
+def test_a_name_that_is_there_twice(
+    goods: dict[str, Members], name: str, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is checked, and the other one is what podman or CRIU would get."""
+    evil, real = b"evil", contents.Contents.__iter__
+
+    def twice(self: contents.Contents) -> Iterator[Content]:
+        for content in real(self):
+            yield content
+            if content.entry.path == name:
+                entry = replace(content.entry, kind=kind, size=len(evil))
+                yield Content(entry, (Run(0, len(evil)),), lambda: io.BytesIO(evil))
+
+    reference = f"oci:{tmp_path / 'layout'}:x"
+    with monkeypatch.context() as writer:
+        writer.setattr(contents.Contents, "__iter__", twice)
+        for rule in ("add", "add_all"):
+            writer.setattr(Tree, rule, lambda *_: None)
+        push(archive(goods["plain"], tmp_path / "in.tar"), reference, Access(), Silent())
+    with pytest.raises(IntegrityError, match=f"{name}' is there twice"):
+        pull(reference, tmp_path / "out.tar", True, Access(), Silent())
