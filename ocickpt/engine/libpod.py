@@ -216,12 +216,17 @@ def _privileges(config: dict[str, Any], spec: dict[str, Any]) -> list[str]:
 
 
 def _powers(process: dict[str, Any]) -> list[str]:
-    """Capabilities and scheduling."""
+    """Capabilities, and what else goes before others: in scheduling, and when memory is short."""
     sets = _object(process, "capabilities")
     names = {_name(each) for held in sets.values() for each in held or ()}
     found = [f"the capability {name}" for name in sorted(names - defaults.capabilities())]
     policy = _text(_object(process, "scheduler"), "policy")
-    return [*found, f"the scheduling policy {policy}"] if policy not in ("", *_USUAL_POLICIES) else found
+    if policy not in ("", *_USUAL_POLICIES):
+        found.append(f"the scheduling policy {policy}")
+    spared = process.get("oomScoreAdj") or 0
+    if not isinstance(spared, int) or spared < 0:
+        found.append(f"the oom_score_adj {spared}")
+    return found
 
 
 def _openings(config: dict[str, Any], linux: dict[str, Any], process: dict[str, Any]) -> list[str]:

@@ -30,6 +30,8 @@ _FAMILIES: Final = (2, 10)
 """AF_INET, AF_INET6."""
 _UNIX_OUTSIDE: Final = 0b1001
 """USK_EXTERN and USK_INHERIT (criu/sk-unix.c)."""
+_OPEN_PROTOCOLS: Final = (0, 7, 15, 16)
+"""NETLINK_ROUTE, SELINUX, KOBJECT_UEVENT, GENERIC: everybody may listen to these (NL_CFG_F_NONROOT_RECV)."""
 _TERMINALS: Final = (1, 2, 4, 5)
 """PTY, CONSOLE, CTTY, EXT_TTY; not the host's virtual and serial ones."""
 _NAMESPACE_FIELDS: Final = (
@@ -112,6 +114,8 @@ def _file(file: Message, expected: Expected, mounts: set[int], namespaces: set[i
         return _internet(file.isk, expected, namespaces)
     if file.HasField("usk"):
         return _local(file.usk, mounts, namespaces)
+    if file.nlsk.groups and file.nlsk.protocol not in _OPEN_PROTOCOLS and not expected.may("NET_ADMIN"):
+        return f"listens to the netlink protocol {file.nlsk.protocol}, which takes CAP_NET_ADMIN"
     for socket in (file.nlsk, file.psk):
         if socket.ns_id and socket.ns_id not in namespaces:
             return "has a socket in a network of the host"

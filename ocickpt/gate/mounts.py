@@ -12,16 +12,15 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from ocickpt.engine import host
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate.expected import RDONLY, Expected, Mount
 from ocickpt.gate.images import Message
 
 _TMPFS: Final = 5
-_KINDS: Final = {
-    "proc": (1,), "sysfs": (2,), "tmpfs": (5,), "ramfs": (5,), "devpts": (6,), "mqueue": (14,), "cgroup": (5, 12, 23),
-    "cgroup2": (23,),
-}  # fmt: skip
-"""fstype by the specification's type; cgroup is a tmpfs of mounts with v1 and the unified hierarchy with v2."""
+_CGROUP, _CGROUP2 = 12, 23
+_KINDS: Final = {"proc": 1, "sysfs": 2, "tmpfs": 5, "ramfs": 5, "devpts": 6, "mqueue": 14, "cgroup2": _CGROUP2}
+"""fstype by the specification's type."""
 _MADE: Final = frozenset({1, 2, 5, 6, 12, 14, 23})
 """Filesystems that consist of nothing but what the container puts into them."""
 _CONSOLE: Final = "/dev/console"
@@ -94,7 +93,7 @@ def _check_wanted(what: str, mount: Message, wanted: Mount) -> None:
     if wanted.type == "bind":
         if mount.ext_key != mount.mountpoint:
             raise IntegrityError(f"{what} is not the directory or file that the container has there")
-    elif mount.ext_key or mount.fstype not in _KINDS.get(wanted.type, ()):
+    elif mount.ext_key or mount.fstype not in _kinds(wanted.type):
         raise IntegrityError(f"{what} is not the {wanted.type} that the container has there")
 
 
@@ -106,7 +105,7 @@ def _belongs(path: str, mount: Message, expected: Expected) -> bool:
         return True
     for where, wanted in expected.mounts.items():
         if path.startswith(f"{where}/"):
-            if wanted.type == "cgroup" and mount.fstype in _KINDS["cgroup"] and not wanted.flags & ~mount.flags:
+            if wanted.type == "cgroup" and mount.fstype in _kinds("cgroup") and not wanted.flags & ~mount.flags:
                 return True
             if wanted.recursive and mount.fstype == _TMPFS and not wanted.flags & ~mount.flags:
                 return True
@@ -122,6 +121,14 @@ def _check_there(by_path: Mapping[str, list[Message]], expected: Expected) -> No
         under = next((where for where in ("/proc", "/sys") if path.startswith(f"{where}/")), "")
         if path not in by_path and under in by_path and os.path.lexists(path):
             raise IntegrityError(f"the checkpoint leaves {path} open, which its container protects")
+
+
+def _kinds(name: str) -> tuple[int, ...]:
+    """What a filesystem of the specification may be in the images: for cgroup that is as it is on this host, with v1 a
+    tmpfs of hierarchies. Of another kind CRIU would make a new hierarchy, for the whole machine."""
+    if name == "cgroup":
+        return (_CGROUP2,) if host.cgroup() == "v2" else (_TMPFS, _CGROUP)
+    return (_KINDS[name],) if name in _KINDS else ()
 
 
 def _is_empty(mount: Message) -> bool:

@@ -115,8 +115,8 @@ def _calls(profile: dict[str, Any], default: int) -> Iterator[Call]:
             (int(each["index"]), _OPERATORS[each["op"]], int(each.get("value") or 0), int(each.get("valueTwo") or 0))
             for each in rule.get("args") or ()
         )
-        if any(not 0 <= index < 6 for index, *_ in conditions):
-            raise ValueError("a system call has six arguments")
+        if any(not (0 <= index < 6 and 0 <= min(values) <= max(values) < 1 << 64) for index, _, *values in conditions):
+            raise ValueError("a system call has six arguments of 64 bits")
         # Two conditions on one argument are alternatives (runc, crun: "Revert to old behavior").
         twice = len({index for index, *_ in conditions}) < len(conditions)
         for name in rule["names"]:

@@ -359,6 +359,10 @@ INTERNET = {
     "ino": 1, "family": 2, "type": 3, "proto": 1, "state": 7, "src_port": 0, "dst_port": 0, "flags": 2, "backlog": 0,
     "opts": SOCKET, "ns_id": "net_ns_id",
 }  # fmt: skip
+NETLINK = {
+    "ino": 1, "protocol": 12, "state": 7, "flags": 2, "portid": 0, "groups": [1], "dst_portid": 0, "dst_group": 0,
+    "opts": SOCKET, "ns_id": "net_ns_id",
+}  # fmt: skip
 LOCAL = {
     "ino": 1, "type": 1, "state": 1, "flags": 2, "uflags": 1, "backlog": 0, "peer": 0, "opts": SOCKET,
     "name": base64.b64encode(b"/run/dbus/system_bus_socket\0").decode(), "ns_id": "net_ns_id",
@@ -531,6 +535,10 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "a mount outside", Case(mounted("/../../srv/share/owned", "/dev"), "is no path")
     yield "a disk", Case(mounted("/x", "/dev", fstype=16, source="/dev/vda", fsname="ext4"), "no mount at '/x'")
     yield "a plugin's mount", Case(mounted("/x", "/dev", with_plugin=True), "mounts something of its host")
+    yield (
+        "a cgroup hierarchy for the whole machine",
+        Case(mount_at("/sys/fs/cgroup", fstype=12, options="none,name=evil"), "is not the cgroup"),
+    )
     yield "a mount less", Case(not_mounted("/data"), "lacks the mount at '/data'", container=VOLUME)
 
     # Sockets.
@@ -548,6 +556,10 @@ def _cases() -> Iterator[tuple[str, Case]]:
         Case(file("INETSK", "isk", **INTERNET | {"type": 1, "proto": 6, "ns_id": 77}), "in a network of the host"),
     )
     yield "a socket of the host's bus", Case(file("UNIXSK", "usk", **LOCAL), "a process of the host")
+    yield (
+        "a netlink socket that listens to the firewall",
+        Case(file("NETLINKSK", "nlsk", **NETLINK), "takes CAP_NET_ADMIN"),
+    )
     yield "a network tunnel", Case(file("TUNF", "tunf", netdev="tun0"), "takes CAP_NET_ADMIN")
 
     # Networks.

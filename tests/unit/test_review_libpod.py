@@ -316,6 +316,8 @@ def test_privileges_that_podman_gives_nobody_unasked_are_told(tmp_path: Path, mo
             ("the capability NET_RAW", "the capability SYS_ADMIN"),
         ),
         (spec_with("process", "scheduler", value={"policy": "SCHED_FIFO"}), ("the scheduling policy SCHED_FIFO",)),
+        (spec_with("process", "oomScoreAdj", value=-1000), ("the oom_score_adj -1000",)),
+        (spec_with("process", "oomScoreAdj", value=500), ()),
         (spec_with("linux", "seccomp", value=None), (everything,)),
         (seccomp(defaultAction="SCMP_ACT_ALLOW"), (everything,)),
         (seccomp(defaultAction="SCMP_ACT_LOG"), (everything,)),

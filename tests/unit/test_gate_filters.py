@@ -1,0 +1,175 @@
+"""Seccomp filters are compared by what they answer, whoever compiled them, and whatever somebody has put into them."""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocickpt.errors import IntegrityError
+from ocickpt.gate import profile
+from ocickpt.gate.bpf import Program, allows_no_more, only_refuses, permissive
+from ocickpt.gate.filters import allowed_more
+
+KILL, ERRNO, TRACE, ALLOW = 0, 0x00050001, 0x7FF00000, 0x7FFF0000
+LOAD, AND, RETURN, JUMP, EQUAL, GREATER = 0x20, 0x54, 0x06, 0x05, 0x15, 0x25
+NAMES = ("read", "write", "clone", "personality", "bpf", "mount", "socket", "openat", "ptrace", "keyctl")
+ARCHITECTURES = profile.architectures()
+
+
+def code(*instructions: tuple[int, int, int, int]) -> bytes:
+    return b"".join(struct.pack("<HBBI", *each) for each in instructions)
+
+
+def rules(*names: str, action: str = "SCMP_ACT_ALLOW", **more: Any) -> dict[str, Any]:
+    return {"names": list(names), "action": action, **more}
+
+
+def of(*found: dict[str, Any], default: str = "SCMP_ACT_ERRNO") -> dict[str, Any]:
+    return {"defaultAction": default, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], "syscalls": list(found)}
+
+
+def compiled(*found: dict[str, Any]) -> bytes:
+    return next(profile.compiled(of(*found)))
+
+
+def condition(index: int, value: int, op: str = "SCMP_CMP_EQ", two: int = 0) -> dict[str, Any]:
+    return {"index": index, "value": value, "valueTwo": two, "op": op}
+
+
+MASKED = [condition(0, 0x7E020000, "SCMP_CMP_MASKED_EQ")]
+RULE = st.builds(
+    lambda names, args: rules(*names, **({"args": args} if args else {})),
+    st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True),
+    st.sampled_from([None, None, MASKED, [condition(0, 40, "SCMP_CMP_NE")], [condition(1, 1 << 40, "SCMP_CMP_GT")]]),
+)
+
+
+@given(st.lists(RULE, max_size=12))
+@settings(max_examples=25, deadline=None)
+def test_however_it_is_sorted_it_is_the_same(found: list[dict[str, Any]]) -> None:
+    lots = [rules(f"{name}", action="SCMP_ACT_KILL") for name in ("swapon", "swapoff")] * 20
+    one, other = profile.compiled(of(*found, *lots))
+    assert allowed_more(one, other, ARCHITECTURES) == allowed_more(other, one, ARCHITECTURES) == ""
+
+
+def test_runc_sorts_its_own_way() -> None:
+    """The two ways are different programs, else the test above shows nothing."""
+    many = [rules(name) for name in NAMES] + [rules("swapon", action="SCMP_ACT_KILL")] * 40
+    one, other = profile.compiled(of(*many))
+    assert one != other
+    assert list(profile.compiled(of(*many), like=other)) == [other, one]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_call_more_is_named(name: str) -> None:
+    others = [each for each in NAMES if each != name]
+    told = allowed_more(compiled(rules(*NAMES)), compiled(rules(*others)), ARCHITECTURES)
+    assert told == f"it allows {name}, which the profile does not"
+    assert allowed_more(compiled(rules(*others)), compiled(rules(*NAMES)), ARCHITECTURES) == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        None,
+        [condition(0, 0x7E020001, "SCMP_CMP_MASKED_EQ")],
+        [condition(0, 0x7E000000, "SCMP_CMP_MASKED_EQ")],
+        [condition(1, 0x7E020000, "SCMP_CMP_MASKED_EQ")],
+        [condition(0, 0, "SCMP_CMP_GE")],
+    ],
+)
+def test_other_arguments_are_more(arguments: list[dict[str, Any]] | None) -> None:
+    wanted = compiled(rules("clone", args=MASKED))
+    more: dict[str, Any] = {"args": arguments} if arguments else {}
+    found = compiled(rules("clone", **more))
+    assert "clone" in allowed_more(found, wanted, ARCHITECTURES)
+    assert allowed_more(compiled(), wanted, ARCHITECTURES) == ""
+
+
+def test_a_weaker_answer_is_more() -> None:
+    wanted = compiled(rules("clone", action="SCMP_ACT_KILL"))
+    for action in ("SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY", "SCMP_ACT_ERRNO"):
+        found = compiled(rules("clone", action=action))
+        assert "clone" in allowed_more(found, wanted, ARCHITECTURES), action
+    assert sorted([ALLOW, KILL, TRACE, 0x80000000, ERRNO], key=permissive) == [0x80000000, KILL, ERRNO, TRACE, ALLOW]
+
+
+def test_another_architecture_is_more() -> None:
+    for_one = of(rules("read")) | {"architectures": ["SCMP_ARCH_X86_64"]}
+    assert "it allows" in allowed_more(compiled(rules("read")), next(profile.compiled(for_one)), ARCHITECTURES)
+
+
+def test_what_runc_puts_in_front_only_refuses() -> None:
+    assert only_refuses(code((LOAD, 0, 0, 4), (EQUAL, 1, 0, 7), (JUMP, 0, 0, 1), (RETURN, 0, 0, ERRNO)))
+    for front in (
+        code((RETURN, 0, 0, ALLOW)),
+        code((RETURN, 0, 0, TRACE)),
+        code((JUMP, 0, 0, 1)),
+        code((EQUAL, 1, 0, 7)),
+        code((LOAD, 0, 0, 0), (0x04, 0, 0, 1)),
+        b"",
+        b"odd",
+    ):
+        assert not only_refuses(front), front
+
+
+def bomb(depth: int) -> bytes:
+    """A question about an argument after the other; each has two ways to the next one."""
+    pair = [(LOAD, 0, 0, 16), (AND, 0, 0, 1), (EQUAL, 0, 1, 0), (LOAD, 0, 0, 20)]
+    return code(*(each for number in range(depth) for each in pair), (RETURN, 0, 0, ALLOW))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"",
+        b"x" * 9,
+        code((JUMP, 0, 0, 0xFFFFFFFF)),
+        code((LOAD, 0, 0, 8), (RETURN, 0, 0, ALLOW)),
+        code((LOAD, 0, 0, 17), (RETURN, 0, 0, ALLOW)),
+        code((LOAD, 0, 0, 64), (RETURN, 0, 0, ALLOW)),
+        code((0x16, 0, 0, 0)),
+        code((0x81, 0, 0, 0), (0x87, 0, 0, 0), (0x16, 0, 0, 0)),
+        code(*([(JUMP, 0, 0, 0)] * 5000)),
+        code((LOAD, 0, 0, 16), *((GREATER, 0, 0, number) for number in range(300)), (RETURN, 0, 0, ALLOW)),
+    ],
+)
+def test_a_program_that_no_runtime_makes_is_refused(program: bytes) -> None:
+    with pytest.raises(IntegrityError):
+        Program(program).answer(ARCHITECTURES[0], 0)
+
+
+@pytest.mark.parametrize("depth", [3, 30, 150, 1000])
+def test_many_ways_through_a_program_take_no_time(depth: int) -> None:
+    begun = time.process_time()
+    try:
+        found = Program(bomb(depth)).answer(ARCHITECTURES[0], 0)
+        assert not allows_no_more(found, ERRNO)
+        allows_no_more(found, Program(bomb(depth)).answer(ARCHITECTURES[0], 0))
+    except IntegrityError as error:
+        assert depth > 100, error.message
+    assert time.process_time() - begun < 5
+
+
+PROFILES: list[dict[str, Any]] = [
+    {},
+    {"defaultAction": "ALLOW"},
+    {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": "all"},
+    {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"]}]},
+    {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1 << 20},
+    of(rules("read", args=[{"index": 9, "op": "SCMP_CMP_EQ"}])),
+    of(rules("read", args=[{"index": 0, "op": "SCMP_CMP_LIKE"}])),
+    of(rules("read", args=[condition(0, -1)])),
+    of(rules(*["read"] * 20_000)),
+]
+
+
+@pytest.mark.parametrize("wrong", PROFILES)
+def test_a_profile_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(IntegrityError, match="seccomp profile"):
+        next(profile.compiled(wrong))
