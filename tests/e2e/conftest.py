@@ -170,6 +170,15 @@ def hosts(lab: dict[str, Host]) -> Iterator[tuple[Host, Host]]:
 
 
 @pytest.fixture
+def shared(hosts: tuple[Host, Host]) -> Iterator[str]:
+    """An empty directory that both hosts see."""
+    path = f"/srv/share/{uuid.uuid4().hex[:12]}"
+    hosts[0].run("mkdir", path)
+    yield path
+    hosts[0].run("rm", "-rf", path)
+
+
+@pytest.fixture
 def registry(hosts: tuple[Host, Host]) -> Iterator[Host]:
     """The registry's host."""
     host = Host("registry")

@@ -43,15 +43,6 @@ web.serve(answer)
 
 
 @pytest.fixture
-def shared(hosts: tuple[Host, Host]) -> Iterator[str]:
-    """An empty directory that both hosts see."""
-    path = f"/srv/share/{uuid.uuid4().hex[:12]}"
-    hosts[0].run("mkdir", path)
-    yield path
-    hosts[0].run("rm", "-rf", path)
-
-
-@pytest.fixture
 def second() -> Iterator[str]:
     """Another registry, which no host's registries.conf knows."""
     host, root = Host("registry"), f"/var/tmp/{uuid.uuid4().hex}"

@@ -69,6 +69,31 @@ def test_confinement_is_what_it_was(
     assert (fresh["status"], fresh["mounts"]) == (before["status"], before["mounts"])
 
 
+OPEN = """
+import sys
+from pathlib import Path
+from tests.hostile.cases import not_mounted
+from tests.hostile.run import archive, members_of
+members = members_of(Path(sys.argv[1]))
+not_mounted("/proc/acpi")(members)
+archive(members, Path(sys.argv[1]))
+"""
+
+
+def test_what_only_this_host_has_is_hidden_here(hosts: tuple[Host, Host], start: Start, ref: str, shared: str) -> None:
+    """A checkpoint of a machine without /proc/acpi does not hide it."""
+    a, b = hosts
+    start("web", "localhost/busybox", "/counter.sh")
+    a.wait("podman", "exec", "web", "test", "-s", "/tmp/count")
+    assert a.execute("web", "sh", "-c", "ls /proc/acpi; grep -c ' /proc/acpi ' /proc/mounts") == "1"
+    archive = f"{shared}/web.tar"
+    a.run("podman", "container", "checkpoint", "--compress", "none", "--export", archive, "web")
+    a.run("sh", "-c", f"cd /usr/src/ocickpt && PYTHONDONTWRITEBYTECODE=1 python3 -c '{OPEN}' {archive}")
+    a.ocickpt("push", archive, ref)
+    b.ocickpt("restore", ref)
+    assert b.execute("web", "sh", "-c", "ls /proc/acpi; grep -c ' /proc/acpi ' /proc/mounts") == "1"
+
+
 @pytest.fixture
 def token(hosts: tuple[Host, Host]) -> Iterator[str]:
     """The name of a podman secret that both hosts have, each its own."""

@@ -37,17 +37,22 @@ def members_of(archive: Path) -> Members:
         return {info.name: file.read() for info in tar if info.isfile() and (file := tar.extractfile(info))}
 
 
-def crafted(case: Case, good: Members, path: Path) -> str:
-    """The reference, with its digest, of what the case makes of a good checkpoint; or what `push` said instead."""
-    members = dict(good)
-    case.change(members)
+def archive(members: Members, path: Path) -> str:
+    """An archive of these members at `path`, which is given back."""
     with tarfile.open(path, "w") as tar:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(data), 0o600
             tar.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def crafted(case: Case, good: Members, path: Path) -> str:
+    """The reference, with its digest, of what the case makes of a good checkpoint; or what `push` said instead."""
+    members = dict(good)
+    case.change(members)
     try:
-        return push(str(path), f"{REPOSITORY}/{uuid.uuid4().hex[:12]}:1", Access(), Silent()).reference
+        return push(archive(members, path), f"{REPOSITORY}/{uuid.uuid4().hex[:12]}:1", Access(), Silent()).reference
     except OcickptError as error:
         return f"!{error.message}"
     finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from ocickpt.model import Content, Kind, Run, Silent
 from ocickpt.pack.files import Tree
 from ocickpt.store import Access
 from tests.hostile.cases import CASES, OPTIONS, Members
+from tests.hostile.run import archive, members_of
 
 # What pycriu's generated code is warned of is not ours to mend.
 pytestmark = [pytest.mark.lab, pytest.mark.filterwarnings("ignore")]
@@ -57,26 +57,15 @@ def goods(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         finally:
             podman("rm", "--force", "--time", "0", "good")
             podman("volume", "rm", "--all", "--force")
-        with tarfile.open(path) as tar:
-            made[name] = {info.name: file.read() for info in tar if info.isfile() and (file := tar.extractfile(info))}
+        made[name] = members_of(path)
     yield made
-
-
-def archive(members: Members, path: Path) -> str:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(data), 0o600
-            tar.addfile(info, io.BytesIO(data))
-    return str(path)
 
 
 def there_and_back(members: Members, tmp_path: Path) -> Members:
     reference = f"oci:{tmp_path / 'layout'}:x"
     push(archive(members, tmp_path / "in.tar"), reference, Access(), Silent())
     pull(reference, tmp_path / "out.tar", False, Access(), Silent())
-    with tarfile.open(tmp_path / "out.tar") as tar:
-        return {info.name: file.read() for info in tar if info.isfile() and (file := tar.extractfile(info))}
+    return members_of(tmp_path / "out.tar")
 
 
 @pytest.mark.parametrize("container", OPTIONS)
