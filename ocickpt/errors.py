@@ -22,15 +22,21 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def writable(text: str) -> str:
+    """`text` with that escaped which no log or pipe takes: NUL, and bytes of file names that are not Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
+
+
 class OcickptError(Exception):
     """What went wrong in one sentence, and where there is one, a hint: what to do about it."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
+        message = writable(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = writable(hint)
 
 
 class UsageError(OcickptError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import syslog
 
-from ocickpt.errors import OcickptError
+from ocickpt.errors import OcickptError, writable
 
 
 def say(text: str, *, error: bool = False, quiet: bool = False, plain: bool = False) -> None:
     """One line on stderr (not when `quiet`), and in the system log."""
+    text = writable(text)
     if not quiet:
         sys.stderr.write(f"{text}\n" if plain else f"ocickpt: {text}\n")
         sys.stderr.flush()

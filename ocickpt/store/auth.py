@@ -5,7 +5,6 @@ Tokens are kept by scope, fetched by one thread at a time, and renewed before an
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
 from ocickpt.errors import AuthError
+from ocickpt.model import json_value
 from ocickpt.store.credentials import Credentials
 from ocickpt.store.text import clean
 
@@ -148,8 +148,8 @@ class Authenticator:
 
     def _token(self, answer: bytes) -> _Token:
         try:
-            value: Any = json.loads(answer)
-        except (ValueError, RecursionError):
+            value: Any = json_value(answer)
+        except ValueError:
             value = None
         if not isinstance(value, dict):
             value = {}
@@ -157,5 +157,5 @@ class Authenticator:
         if not isinstance(text, str) or not _TOKEN.fullmatch(text):
             raise AuthError(f"the token service of {clean(self._registry)} gives no usable token") from None
         seconds = value.get("expires_in")
-        lifetime = float(seconds) if isinstance(seconds, int) and seconds > 0 else _MIN_SECONDS
+        lifetime = float(seconds) if type(seconds) is int and seconds > 0 else _MIN_SECONDS
         return _Token(text, time.monotonic() + lifetime * 0.8)

@@ -7,15 +7,14 @@ its callers hold a digest of what they ask for.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from ocickpt import names
 from ocickpt.errors import IntegrityError, UnsupportedError
-from ocickpt.model import BlobSource, Descriptor, Progress, digest_of
+from ocickpt.model import BlobSource, Descriptor, Progress, digest_of, parse_json
 
 NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -100,7 +99,7 @@ def describe_manifest(data: bytes, where: str, *, media_type: str = "", digest: 
     found = digest_of(data)
     if digest and found != digest:
         raise IntegrityError(f"the manifest of {where} is not the one with digest {digest}: it has {found}")
-    value = _json_object(data, where)
+    value = parse_json(data, f"manifest of {where}")
     told = value.get("mediaType") or media_type
     if not isinstance(told, str):
         raise IntegrityError(f"the manifest of {where} has a media type that is not a string")
@@ -117,13 +116,3 @@ def describe_manifest(data: bytes, where: str, *, media_type: str = "", digest: 
         len(data),
         artifact_type=artifact_type if isinstance(artifact_type, str) else "",
     )
-
-
-def _json_object(data: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"the manifest of {where} is not JSON") from error
-    if not isinstance(value, dict):
-        raise IntegrityError(f"the manifest of {where} is not a JSON object")
-    return value

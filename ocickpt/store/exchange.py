@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import http.client
-import json
 import time
 import urllib.request
 from collections.abc import Callable, Collection, Mapping
@@ -17,6 +16,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, SSLError
 
 from ocickpt.errors import RegistryError
+from ocickpt.model import json_value
 from ocickpt.store.auth import Scope
 from ocickpt.store.text import clean
 from ocickpt.store.verify import Readable
@@ -101,8 +101,8 @@ class Reply:
 
 def said(reply: Reply) -> str:
     """What an error's body says (distribution-spec, "Error codes"), bounded and clean."""
-    with contextlib.suppress(TransientError, ValueError, RecursionError):
-        value = json.loads(reply.read(_MAX_ERROR_BYTES) or b"{}")
+    with contextlib.suppress(TransientError, ValueError):
+        value = json_value(reply.read(_MAX_ERROR_BYTES) or b"{}")
         errors = value.get("errors") if isinstance(value, dict) else None
         for error in errors if isinstance(errors, list) else []:
             if isinstance(error, dict):

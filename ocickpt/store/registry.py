@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import BinaryIO, Final, Self
@@ -12,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from ocickpt import names
 from ocickpt.errors import AuthError, IntegrityError, NotFoundError, RegistryError, UnsupportedError
-from ocickpt.model import Descriptor, Progress, Silent, digest_of
+from ocickpt.model import Descriptor, Progress, Silent, digest_of, json_value
 from ocickpt.store import credentials, registries_conf
 from ocickpt.store.access import Access
 from ocickpt.store.base import NO_ANNOTATIONS, describe_manifest, is_digest
@@ -224,10 +223,10 @@ class RegistryStore:
     def _tags_in(self, reply: Reply) -> list[str]:
         data = reply.read_all(_MAX_PAGE_BYTES)
         try:
-            value = json.loads(data if data is not None else b"")
+            value = json_value(data if data is not None else b"")
             found = value["tags"] or []
             return [tag for tag in found if isinstance(tag, str) and tag.isprintable() and len(tag) <= 128]
-        except (ValueError, RecursionError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise RegistryError(f"{self.registry} answers with no list of tags for {self.name}") from error
 
     def untag(self, tag: str) -> None:
