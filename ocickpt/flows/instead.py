@@ -39,6 +39,8 @@ RESTORED = "ocickpt-restored"
 
 _WORK = "ocickpt"
 _KEPT = ("--pid-file", "--console-socket")
+_SECONDS = 200.0
+"""For all that is fetched before the container is there: after 240 s podman gives up (ContainerCreateTimeout)."""
 _SHM = "/dev/shm"  # noqa: S108 - the container's
 
 
@@ -100,7 +102,7 @@ def create(call: list[str], rest: list[str]) -> int:
 def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
     host_config = config.load()
     reference = policy.pinned(wanted, host_config)
-    with _work(request) as undo, closing(open_source(reference, Access())) as source:
+    with _work(request) as undo, closing(open_source(reference, Access(within=_SECONDS))) as source:
         helpers = _helpers(request, spec, undo)
         found = artifact.load(source, reference)
         if found.description.runtime.name != request.runtime:

@@ -33,7 +33,7 @@ _HUB: Final = "docker.io"
 _HUB_SERVER: Final = "registry-1.docker.io"
 _MAX_PAGE_BYTES: Final = 4 << 20
 _MAX_PAGES: Final = 200
-_NEXT: Final = re.compile(r'<([^<>]{1,4096})>\s*;[^,]*\brel="?next"?')
+_LINK: Final = re.compile(r"<([^<>]{1,4096})>([^<>,]*)")
 
 
 class RegistryStore:
@@ -61,7 +61,7 @@ class RegistryStore:
             _HUB_SERVER if place.registry == _HUB else place.registry,
             lambda: credentials.find(place.registry, place.repository, access.authfile),
             verify=access.tls_verify if access.tls_verify is not None else not place.insecure,
-            retry=access.retry,
+            access=access,
         )
         self._pull = (f"repository:{self.repository}:pull",)
         self._push = (f"repository:{self.repository}:pull,push",)
@@ -100,7 +100,7 @@ class RegistryStore:
             return b""
         if self._whole.wanted:
             return self._whole.read_at(blob, offset, length, self.open_blob)
-        request = Request("GET", self._blob(blob), self._read, doing=self._doing(blob))
+        request = Request("GET", self._blob(blob), self._read, doing=self._doing(blob), size=blob.size)
         data, ranged = read_range(self._client, request, blob, offset, length)
         if not ranged:
             self._whole.wanted = True
@@ -108,7 +108,7 @@ class RegistryStore:
 
     def open_blob(self, blob: Descriptor) -> BinaryIO:
         """See `model.BlobSource.open_blob`; a lost connection is taken up again where it broke."""
-        request = Request("GET", self._blob(blob), self._read, doing=self._doing(blob))
+        request = Request("GET", self._blob(blob), self._read, doing=self._doing(blob), size=blob.size)
         return verified(Body(self._client, request, blob), blob, self.name)
 
     def _doing(self, blob: Descriptor) -> str:
@@ -211,11 +211,14 @@ class RegistryStore:
                 if reply.status == 404:
                     return sorted(found)
                 found.update(self._tags_in(reply))
-                match = _NEXT.search(reply.header("Link"))
-            if not match:
+                following = _next(reply.header("Link"))
+            if not following:
                 return sorted(found)
             # Whatever host it names, the next page is at this registry.
-            parts = urlsplit(match[1])
+            try:
+                parts = urlsplit(following)
+            except ValueError as error:
+                raise RegistryError(f"{self.registry} leads to something that is not a web address") from error
             path = parts.path if parts.path.startswith("/") else f"{self._base}/tags/{parts.path}"
             url = f"{path}?{parts.query}"
         raise RegistryError(f"the list of tags of {self.name} does not end")
@@ -261,6 +264,16 @@ class RegistryStore:
         self.close()
 
 
+def _next(link: str) -> str:
+    """The target of ``rel="next"`` in a Link header (RFC 8288, section 3); "" when there is none."""
+    for target, parameters in _LINK.findall(link):
+        for each in parameters.split(";"):
+            name, _, value = each.partition("=")
+            if name.strip().lower() == "rel" and "next" in value.strip().strip('"').split():
+                return str(target)
+    return ""
+
+
 def _told_digest(reply: Reply) -> str:
     told = reply.header("Docker-Content-Digest")
-    return told if told.startswith("sha256:") else ""
+    return told if is_digest(told) else ""
