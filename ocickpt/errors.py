@@ -6,6 +6,7 @@
     ├── ExistsError                 4   a name, volume or address is already taken
     ├── IntegrityError              5   bytes are not what a digest, size or schema says
     ├── UnsupportedError            6   sound, but not something this version can do
+    │   └── ForeignError            6   not a checkpoint at all
     ├── IncompatibleError           7   this host cannot run that checkpoint
     ├── RegistryError               8   a store cannot be reached or answers with an error
     │   └── AuthError               9   it wants other credentials
@@ -67,6 +68,10 @@ class UnsupportedError(OcickptError):
     """Sound as far as can be told, but not something this version can do."""
 
     exit_code = 6
+
+
+class ForeignError(UnsupportedError):
+    """Not a checkpoint of ocickpt but something else: an image, a signature, an image index."""
 
 
 class IncompatibleError(OcickptError):

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import BinaryIO, Final, Protocol
 
 from ocickpt import names
-from ocickpt.errors import IntegrityError, UnsupportedError
+from ocickpt.errors import ForeignError, IntegrityError
 from ocickpt.model import BlobSource, Descriptor, Progress, digest_of, parse_json
 
 NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -37,8 +37,8 @@ class Store(BlobSource, Protocol):
     def resolve(self, target: str) -> tuple[Descriptor, bytes]:
         """The manifest with that tag or digest: its descriptor and verified bytes (at most 4 MiB).
 
-        Raises NotFoundError; UnsupportedError for an image index or a docker manifest; IntegrityError
-        when the bytes are not those of the digest, or not a manifest at all.
+        Raises NotFoundError; ForeignError for an image index or a docker manifest; IntegrityError
+        when the bytes are not those of the digest, not a manifest at all, or gone from a layout.
         """
 
     def has_blob(self, blob: Descriptor) -> bool:
@@ -92,7 +92,7 @@ def describe_manifest(data: bytes, where: str, *, media_type: str = "", digest: 
     """The descriptor of the OCI image manifest in `data`, after checking that it is one.
 
     `where` names it in messages ("web:1 in oci:/backup"); `media_type` is what the medium says it is,
-    `digest` what its bytes must hash to. Raises IntegrityError and UnsupportedError like `Store.resolve`.
+    `digest` what its bytes must hash to. Raises IntegrityError and ForeignError like `Store.resolve`.
     """
     if len(data) > names.MAX_MANIFEST_BYTES:
         raise IntegrityError(f"the manifest of {where} is larger than {names.MAX_MANIFEST_BYTES >> 20} MiB")
@@ -104,11 +104,11 @@ def describe_manifest(data: bytes, where: str, *, media_type: str = "", digest: 
     if not isinstance(told, str):
         raise IntegrityError(f"the manifest of {where} has a media type that is not a string")
     if told in _INDEX_TYPES or ("manifests" in value and "layers" not in value):
-        raise UnsupportedError(f"{where} is an image index (several manifests under one name), not one artifact")
+        raise ForeignError(f"{where} is an image index (several manifests under one name), not one artifact")
     if told.startswith(_DOCKER_MANIFESTS):
-        raise UnsupportedError(f"{where} is a docker image manifest, not an OCI artifact")
+        raise ForeignError(f"{where} is a docker image manifest, not an OCI artifact")
     if value.get("schemaVersion") != 2 or told not in ("", names.MANIFEST_TYPE):
-        raise UnsupportedError(f"{where} is not an OCI image manifest (media type {told[:100]!r})")
+        raise ForeignError(f"{where} is not an OCI image manifest (media type {told[:100]!r})")
     artifact_type = value.get("artifactType", "")
     return Descriptor(
         names.MANIFEST_TYPE,

@@ -32,7 +32,8 @@ _ACCEPT: Final = ", ".join(
 _HUB: Final = "docker.io"
 _HUB_SERVER: Final = "registry-1.docker.io"
 _MAX_PAGE_BYTES: Final = 4 << 20
-_MAX_PAGES: Final = 200
+_MAX_PAGES: Final = 1000
+_MAX_TAGS: Final = 1_000_000
 _LINK: Final = re.compile(r"<([^<>]{1,4096})>([^<>,]*)")
 
 
@@ -202,7 +203,7 @@ class RegistryStore:
         return described
 
     def tags(self) -> list[str]:
-        """See `base.Store.tags`. RegistryError after a few hundred pages."""
+        """See `base.Store.tags`. RegistryError after a thousand pages, or a million tags."""
         found: set[str] = set()
         url = f"{self._base}/tags/list?n=1000"
         for _ in range(_MAX_PAGES):
@@ -214,6 +215,8 @@ class RegistryStore:
                 following = _next(reply.header("Link"))
             if not following:
                 return sorted(found)
+            if len(found) > _MAX_TAGS:
+                break
             # Whatever host it names, the next page is at this registry.
             try:
                 parts = urlsplit(following)

@@ -97,7 +97,7 @@ PIECES = ["a", "<a>; ", "<", "<a>;rel", "a=b;", " ", "/", "?", "%41", ".", "../"
 
 @pytest.mark.parametrize("name", ["WWW-Authenticate", "Link", "Location", "Retry-After", "Content-Range", "Range",
                                   "Docker-Content-Digest", "Content-Type", "Content-Encoding"])  # fmt: skip
-@pytest.mark.parametrize("status", [200, 202, 206, 307, 401])
+@pytest.mark.parametrize("status", [200, 202, 307, 401])
 def test_headers_of_any_length(filled: Registry, name: str, status: int) -> None:
     filled.faults.answer = (status, b"{}")
     with RegistryStore(filled.host, "web", HURRY) as store:
@@ -183,7 +183,7 @@ def test_answers_that_are_not_encoded_are_taken(filled: Registry, encoding: str)
 
 
 _BOMB = """
-import gzip, resource, sys, threading
+import gzip, sys
 sys.path.insert(0, {path!r})
 from tests.store.registry_server import serve
 from tests.store.test_registry_cost import HURRY, READS
@@ -201,7 +201,8 @@ with serve() as registry:
                     action(store)
                 except Exception as error:
                     print(type(error).__name__, error, file=sys.stderr)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+# Not ru_maxrss, in which that of the process counts that started this one.
+print(next(int(line.split()[1]) >> 10 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
