@@ -121,7 +121,12 @@ class Client:
         # Whoever else it was redirected to must not say where the registry's credentials are to be sent.
         if reply.status == 401 and origin(url) == origin(base) == origin(reply.url):
             values = reply.header_values("WWW-Authenticate")
-            if self._auth.refused(request.scope, sent, values):
+            try:
+                again = self._auth.refused(request.scope, sent, values)
+            except BaseException:
+                reply.close()
+                raise
+            if again:
                 reply.close()
                 reply = self._followed(request, url, self._auth.header(request.scope))
         return reply

@@ -88,7 +88,7 @@ def within(seconds: float) -> Iterator[None]:
 )
 @pytest.mark.parametrize("before", ["", "Bearer ", 'Bearer realm="', 'Bearer realm="x", '])
 def test_challenges_of_any_length(before: str, piece: str) -> None:
-    with within(0.5):
+    with within(3):
         parse_challenges([before + piece * (LONG // len(piece)), before + piece * (LONG // len(piece)) + "!"])
 
 
@@ -103,7 +103,7 @@ def test_headers_of_any_length(filled: Registry, name: str, status: int) -> None
     with RegistryStore(filled.host, "web", HURRY) as store:
         for piece in PIECES:
             filled.faults.headers = {name: (piece * LONG)[:LONG]}
-            with within(2):
+            with within(10):
                 for action in READS.values():
                     with contextlib.suppress(OcickptError):
                         action(store)
@@ -222,7 +222,7 @@ def test_a_byte_at_a_time(filled: Registry, what: str, slow: str) -> None:
     filled.faults.pause = 0.02 if slow == "body" else 0.05
     with (
         RegistryStore(filled.host, "web", HURRY) as store,
-        within(4),
+        within(8),
         pytest.raises(RegistryError, match=r"connection .* was lost.*: it sends too slowly"),
     ):
         filled.faults.answer = (200, b"[" * 300) if what in ("manifest", "tags") else None
@@ -237,7 +237,7 @@ def test_a_token_a_byte_at_a_time(filled: Registry, home: Path, slow: str) -> No
         store.tags()
         filled.tokens.clear()
         filled.faults.slow = slow
-        with within(4), pytest.raises(RegistryError, match="sends too slowly"):
+        with within(8), pytest.raises(RegistryError, match="sends too slowly"):
             store.tags()
 
 
@@ -245,7 +245,7 @@ def test_a_token_a_byte_at_a_time(filled: Registry, home: Path, slow: str) -> No
 def test_an_error_a_byte_at_a_time(filled: Registry, status: int) -> None:
     filled.faults.answer = (status, b'{"errors": [{"message": "' + b"x" * 300 + b'"}]}')
     filled.faults.slow = "body"
-    with RegistryStore(filled.host, "web", HURRY) as store, within(4), pytest.raises(OcickptError):
+    with RegistryStore(filled.host, "web", HURRY) as store, within(8), pytest.raises(OcickptError):
         READS["blob"](store) if status != 404 else store.untag("1")
 
 
@@ -313,7 +313,7 @@ def test_everything_together_may_be_given_an_end(filled: Registry) -> None:
     filled.faults.answers = [(503, "")] * 1000
     with (
         RegistryStore(filled.host, "web", access) as store,
-        within(3),
+        within(8),
         pytest.raises(RegistryError, match="has not sent what is needed within 1 s") as caught,
     ):
         store.tags()
@@ -324,5 +324,5 @@ def test_a_blob_that_never_ends_well_is_given_up(filled: Registry) -> None:
     """Not attempts times attempts."""
     access = Access(tls_verify=False, retry=Retry(attempts=1000, base=0.05, ceiling=0.05, total=0.5), pace=PACE)
     filled.faults.drop_download_after = [1] * 10_000
-    with RegistryStore(filled.host, "web", access) as store, within(4), pytest.raises(RegistryError):
+    with RegistryStore(filled.host, "web", access) as store, within(8), pytest.raises(RegistryError):
         read(store)
