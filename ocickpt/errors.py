@@ -6,6 +6,7 @@
     ├── ExistsError                 4   a name, volume or address is already taken
     ├── IntegrityError              5   bytes are not what a digest, size or schema says
     ├── UnsupportedError            6   sound, but not something this version can do
+    │   └── ForeignError            6   not a checkpoint at all
     ├── IncompatibleError           7   this host cannot run that checkpoint
     ├── RegistryError               8   a store cannot be reached or answers with an error
     │   └── AuthError               9   it wants other credentials
@@ -22,15 +23,21 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def writable(text: str) -> str:
+    """`text` with that escaped which no log or pipe takes: NUL, and bytes of file names that are not Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", r"\x00")
+
+
 class OcickptError(Exception):
     """What went wrong in one sentence, and where there is one, a hint: what to do about it."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
+        message = writable(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = writable(hint)
 
 
 class UsageError(OcickptError):
@@ -61,6 +68,10 @@ class UnsupportedError(OcickptError):
     """Sound as far as can be told, but not something this version can do."""
 
     exit_code = 6
+
+
+class ForeignError(UnsupportedError):
+    """Not a checkpoint of ocickpt but something else: an image, a signature, an image index."""
 
 
 class IncompatibleError(OcickptError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -20,6 +21,9 @@ from ocickpt.errors import IntegrityError
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_DIGITS = 20
+"""Of a number of 64 bits."""
 
 
 def digest_of(data: bytes) -> str:
@@ -120,11 +124,42 @@ class Manifest:
 def parse_json(data: bytes, what: str) -> dict[str, Any]:
     """`data` as a JSON object; IntegrityError naming `what` otherwise."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = json_value(data)
+    except ValueError as error:
         raise IntegrityError(f"the {what} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise IntegrityError(f"the {what} is not a JSON object")
+    return value
+
+
+def json_value(data: bytes, *, file_names: bool = False) -> Any:
+    """`data` as JSON (RFC 8259) of which every value can be used and written again; ValueError otherwise.
+
+    That is UTF-8 without lone surrogates, integers of 64 bits, finite numbers, no deeper than Python goes. With
+    `file_names`, a lone surrogate may stand for a byte that is no UTF-8 (os.fsdecode).
+    """
+    text = data.decode()
+    try:
+        value = json.loads(text, parse_int=_int, parse_float=_float, parse_constant=_float)
+        if not file_names and _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("it is too deep") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("it has text that is not Unicode") from error
+    return value
+
+
+def _int(text: str) -> int:
+    if len(text) <= _DIGITS and -(1 << 63) <= (value := int(text)) < 1 << 64:
+        return value
+    raise ValueError(f"the number {text[:_DIGITS]}… is too large")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:_DIGITS]} is not a number to work with")
     return value
 
 

@@ -1,6 +1,8 @@
 """How long an index of a million chunks takes to write and to load, how much memory, and how large it is.
 
-Run from the top of the checkout: ``python contrib/bench/index.py [CHUNKS]``. Each half runs in a process of its own.
+Run from the top of the checkout: ``python contrib/bench/index.py [CHUNKS [FILES]]``; with FILES there are so many
+files of a root file system beside the memory, of which each has a chunk as long as there are some. Each half runs in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from ocickpt.pack.index import Index
 from ocickpt.pack.writer import Part, write_index
 
 RAW = 64 << 10
-PACKS = 300
+PACKS = 298
 
 
 class FileSpool:
@@ -100,10 +102,29 @@ def rss(field: str = "VmHWM") -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
-def write(path: Path, count: int) -> None:
-    """Write an index of `count` chunks; its descriptor goes beside it."""
+def tree(count: int, extents: fmt.Records) -> list[Entry]:
+    """`count` files like those of a volume; the last of `extents` become theirs."""
+    random = np.random.default_rng(2)
+    sizes, times = random.integers(1, RAW, count).tolist(), random.integers(1 << 60, 1 << 61, count).tolist()
+    found = [
+        Entry(Kind.ROOTFS, FileType.REGULAR, f"usr/lib/python3/{n >> 12}/package-{n >> 5}/module-{n}.py", 0o644,
+              mtime=times[n], size=sizes[n])
+        for n in range(count)
+    ]  # fmt: skip
+    if own := min(count, len(extents) - 1):
+        last = extents[-own:]
+        last["file"], last["offset"], last["length"] = np.arange(1, own + 1), 0, sizes[:own]
+    return found
+
+
+def write(path: Path, count: int, more: int) -> None:
+    """Write an index of `count` chunks and `more` files; its descriptor goes beside it."""
     packs, chunks, extents = records(count)
-    files = [Entry(Kind.MEMORY, FileType.PAGES, "checkpoint/pagemap-1.img")]
+    files = [Entry(Kind.MEMORY, FileType.PAGES, "checkpoint/pagemap-1.img"), *tree(more, extents)]
+    if own := min(more, count - 1):
+        rootfs = Descriptor(Kind.ROOTFS.media_type, digest_of(b"rootfs"), own * RAW)
+        chunks["pack"][-own:], chunks["offset"][-own:] = len(packs), np.arange(own) * RAW
+        packs.append(rootfs)
     none = Part([], np.empty(0, fmt.CHUNK), np.empty(0, fmt.EXTENT))
     begin = time.perf_counter()
     blob = write_index(
@@ -111,10 +132,12 @@ def write(path: Path, count: int) -> None:
     )
     seconds = time.perf_counter() - begin
     path.with_suffix(".json").write_text(json.dumps(blob.to_json()))
-    print(f"write {count} chunks: {seconds:.2f} s, peak {rss()} MiB, {blob.size / count:.1f} bytes a chunk")
+    print(
+        f"write {count} chunks, {more} files: {seconds:.2f} s, peak {rss()} MiB, {blob.size / count:.1f} bytes a chunk"
+    )
 
 
-def load(path: Path, count: int) -> None:
+def load(path: Path, count: int, more: int) -> None:
     """Load it, fully validated."""
     blob = Descriptor.from_json(json.loads(path.with_suffix(".json").read_text()))
     begin = time.perf_counter()
@@ -122,18 +145,19 @@ def load(path: Path, count: int) -> None:
     seconds = time.perf_counter() - begin
     if len(index.chunks) != count:
         raise SystemExit("the index is not what was written")
-    print(f"load  {count} chunks: {seconds:.2f} s, peak {rss()} MiB, {rss('VmRSS')} MiB afterwards")
+    print(f"load  {count} chunks, {more} files: {seconds:.2f} s, peak {rss()} MiB, {rss('VmRSS')} MiB afterwards")
 
 
 def main() -> None:
     """Both halves."""
-    if len(sys.argv) == 4:
-        (write if sys.argv[1] == "write" else load)(Path(sys.argv[2]), int(sys.argv[3]))
+    if len(sys.argv) == 5:
+        (write if sys.argv[1] == "write" else load)(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
         return
     count = sys.argv[1] if len(sys.argv) > 1 else "1000000"
+    more = sys.argv[2] if len(sys.argv) > 2 else "0"
     with tempfile.TemporaryDirectory() as folder:
         for half in ("write", "load"):
-            subprocess.run([sys.executable, __file__, half, f"{folder}/index", count], check=True)
+            subprocess.run([sys.executable, __file__, half, f"{folder}/index", count, more], check=True)
 
 
 if __name__ == "__main__":

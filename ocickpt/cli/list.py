@@ -8,22 +8,33 @@ import click
 
 from ocickpt.cli.options import access, access_options, format_option, verb
 from ocickpt.cli.output import data_json, short, size, table
+from ocickpt.cli.progress import progress
 
 
 @verb
 @click.argument("repo", required=False)
 @access_options
+@click.option(
+    "--limit",
+    type=int,
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="Look at no more than N tags of a repository: the last by name.",
+)
 @format_option("table")
-def command(*, repo: str | None, authfile: Path | None, tls_verify: bool | None, form: str) -> None:
+def command(*, repo: str | None, authfile: Path | None, tls_verify: bool | None, limit: int, form: str) -> None:
     """List checkpoints.
 
     Those in REPO, or in the local store. REPO is a repository of a registry
     (HOST[:PORT]/REPOSITORY), oci:DIRECTORY, or a NAME in the local store. Checkpoints of containers
-    on this host that were dumped but not published yet are listed too.
+    on this host that were dumped but not published yet are listed too, and those that are damaged, with
+    what is wrong with them. What is no checkpoint is left out.
     """
     from ocickpt.flows.catalog import list_checkpoints
 
-    found = list_checkpoints(repo, access(authfile, tls_verify))
+    with progress(quiet=False) as shown:
+        found = list_checkpoints(repo, access(authfile, tls_verify), limit, shown)
     if form == "json":
         data_json(found)
         return

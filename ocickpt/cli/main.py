@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 import signal
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``ocickpt ARGUMENT…`` and exit."""
     if "_OCICKPT_COMPLETE" in os.environ:
         cli.main(prog_name="ocickpt")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not every terminal knows every character
     told = _signals()
     try:
         status = run(sys.argv[1:] if arguments is None else arguments)

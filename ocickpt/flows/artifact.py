@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocickpt import names
-from ocickpt.errors import IntegrityError, NotFoundError, UnsupportedError
+from ocickpt.errors import ForeignError, IntegrityError, NotFoundError, OcickptError, UnsupportedError
 from ocickpt.flows import members
 from ocickpt.model import BlobSource, Descriptor, Manifest
 from ocickpt.pack.index import Index
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ocickpt.description import Description
 
 _FAMILY = "application/vnd.ocickpt.checkpoint."
+_AT_A_TIME = 8
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,17 @@ def unchecked(
 
     Errors as of `load`.
     """
+    return Artifact(reference.with_digest(descriptor.digest), descriptor, manifest, config(store, reference, manifest))
+
+
+def config(store: Store | CachedSource, reference: Reference, manifest: Manifest) -> Description:
+    """The description of the checkpoint `reference` names, still to be checked."""
     from ocickpt.description import Description  # not for a page server, which needs none
 
     if manifest.config.size > names.MAX_CONFIG_BYTES:
         raise IntegrityError(f"the config of {reference} is {manifest.config.size} bytes long, more than there can be")
     with store.open_blob(manifest.config) as stream:
-        description = Description.unchecked(stream.read())
-    return Artifact(reference.with_digest(descriptor.digest), descriptor, manifest, description)
+        return Description.unchecked(stream.read())
 
 
 def resolve(store: Store | CachedSource, reference: Reference) -> tuple[Descriptor, Manifest]:
@@ -83,15 +90,33 @@ def load_index(source: BlobSource, manifest: Manifest) -> Index:
     return index
 
 
-def manifest_or_none(store: Store, tag: str) -> tuple[Descriptor, Manifest] | None:
-    """The manifest under `tag` when it is a checkpoint this version can read."""
-    try:
-        descriptor, data = store.resolve(tag)
-        manifest = Manifest.from_bytes(data)
-        _check_kind(manifest, tag)
-    except (NotFoundError, IntegrityError, UnsupportedError):
-        return None
-    return descriptor, manifest
+def manifests(store: Store, tags: Sequence[str]) -> Iterator[tuple[str, tuple[Descriptor, Manifest] | OcickptError]]:
+    """Each of `tags`, in order, with its manifest or what is wrong with it; a request each, several at a time.
+
+    What is no checkpoint of ours, and a tag that is gone meanwhile, are left out. Raises what keeps the store from
+    saying (RegistryError, StorageError).
+    """
+
+    def look(tag: str) -> tuple[Descriptor, Manifest] | OcickptError | None:
+        try:
+            descriptor, data = store.resolve(tag)
+            manifest = Manifest.from_bytes(data)
+            _check_kind(manifest, tag)
+            index_of(manifest)
+        except (NotFoundError, ForeignError):
+            return None
+        except (IntegrityError, UnsupportedError) as error:
+            return error
+        return descriptor, manifest
+
+    with ThreadPoolExecutor(_AT_A_TIME, "manifests") as pool:
+        try:
+            for tag, found in zip(tags, pool.map(look, tags), strict=True):
+                if found is not None:
+                    yield tag, found
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
 
 
 def index_of(manifest: Manifest) -> Descriptor:
@@ -111,7 +136,7 @@ def _check_kind(manifest: Manifest, what: str) -> None:
     if all(kind.startswith(_FAMILY) for kind in kinds):
         raise UnsupportedError(f"{what} was made by a newer ocickpt", hint="upgrade ocickpt on this host")
     other = manifest.artifact_type or manifest.config.media_type
-    raise UnsupportedError(
+    raise ForeignError(
         f"{what} is not a checkpoint of ocickpt but {other[:100]!r}",
         hint="a podman checkpoint image is restored with `podman container restore`",
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
+from ocickpt import names
 from ocickpt.description import Description
-from ocickpt.errors import OcickptError, UsageError
+from ocickpt.errors import IntegrityError, NotFoundError, OcickptError, UnsupportedError, UsageError
 from ocickpt.flows import artifact, journal, pending, unpublished
-from ocickpt.model import Manifest, Progress
+from ocickpt.model import Manifest, Progress, Silent
 from ocickpt.store import Access, Store, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
+
+LIMIT = 1000
+"""So many tags are looked at if nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -49,38 +53,72 @@ class Removed:
     """Bytes that are gone; a registry frees them when it collects its garbage."""
 
 
-def list_checkpoints(repo: str | None, access: Access) -> list[Listed]:
-    """The checkpoints of a repository; without one those of the local store, the unpublished ones among them."""
+def list_checkpoints(
+    repo: str | None, access: Access, limit: int = LIMIT, progress: Progress | None = None
+) -> list[Listed]:
+    """The checkpoints of a repository; without one those of the local store, the unpublished ones among them.
+
+    Of more than `limit` tags the last by name are looked at, and a note says so. A checkpoint that is damaged, or made
+    by a newer ocickpt, has a state that says so. Raises what keeps the store from saying what it has.
+    """
+    progress = progress or Silent()
+    if limit < 1:
+        raise UsageError(f"a limit of {limit} tags leaves nothing to list")
     if repo:
         reference = Reference.parse(repo)
         with closing(open_store(reference, access)) as store:
-            return list(_listed(store, reference))
+            named = {}
+            for tag in store.tags():
+                with suppress(UsageError):  # other tools' names in a layout, by which nothing can be asked for
+                    named[tag] = reference.with_tag(tag)
+            return list(_listed(store, _last(named, limit, progress)))
     found = list(_unpublished())
     with LocalStore() as local:
-        for name in sorted({name.partition(":")[0] for name, _ in local.references()}):
-            reference = Reference.parse(name)
-            with closing(open_store(reference, access)) as store:
-                found += _listed(store, reference)
+        names_there = (name.rpartition(":") for name, _ in local.references())
+        named = {f"{name}:{tag}": Reference("local", "", name, tag) for name, _, tag in names_there if name and tag}
+        found += _listed(local, _last(named, limit, progress))
     states = {unpublished.local_name(each): _state(each) for each in unpublished.kept()}
-    return [replace(each, state=states.get(each.name, each.state)) for each in found]
+    return [replace(each, state=each.state or states.get(each.name, "")) for each in found]
 
 
-def _listed(store: Store, reference: Reference) -> Iterator[Listed]:
-    for tag in store.tags():
-        try:
-            found = artifact.load(store, reference.with_tag(tag))
-        except OcickptError:
-            # A repository may hold images, signatures and other things beside checkpoints.
+def _last(named: Mapping[str, Reference], limit: int, progress: Progress) -> dict[str, Reference]:
+    if len(named) > limit:
+        progress.note(f"of {len(named)} tags the last {limit} by name were looked at; --limit changes how many")
+    return {tag: named[tag] for tag in sorted(named)[-limit:]}
+
+
+def _listed(store: Store, named: Mapping[str, Reference]) -> Iterator[Listed]:
+    for tag, found in artifact.manifests(store, list(named)):
+        if isinstance(found, OcickptError):
+            yield Listed(str(named[tag]), "", "", "", "", 0, _trouble(found))
             continue
-        told = found.description
+        descriptor, manifest = found
+        told = manifest.annotations
         yield Listed(
-            str(reference.with_tag(tag)),
-            found.descriptor.digest,
-            told.created,
-            told.container.name,
-            told.image.name,
-            found.size,
+            str(named[tag]),
+            descriptor.digest,
+            told.get(names.ANNOTATION_CREATED, ""),
+            told.get(names.ANNOTATION_CONTAINER, ""),
+            told.get(names.ANNOTATION_IMAGE_NAME, ""),
+            sum(blob.size for blob in (manifest.config, *manifest.layers)),
+            _damage(store, named[tag], manifest),
         )
+
+
+def _trouble(error: OcickptError) -> str:
+    return error.message if isinstance(error, UnsupportedError) else f"damaged: {error.message}"
+
+
+def _damage(store: Store, reference: Reference, manifest: Manifest) -> str:
+    """What is wrong with the blobs of a checkpoint. A registry is not asked: that would be a request for each."""
+    if reference.transport == "docker":
+        return ""
+    try:
+        artifact.config(store, reference, manifest).check()
+    except (IntegrityError, NotFoundError, UnsupportedError) as error:
+        return _trouble(error)
+    gone = [layer for layer in manifest.layers if not store.has_blob(layer)]
+    return f"damaged: {len(gone)} of its {len(manifest.layers)} blobs are gone, or not whole" if gone else ""
 
 
 def _unpublished() -> Iterator[Listed]:

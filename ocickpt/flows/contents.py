@@ -7,7 +7,6 @@ where the shim was at work, from what it set aside: pages, the captured upper di
 from __future__ import annotations
 
 import io
-import json
 import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,7 @@ from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
 from ocickpt.flows import members, memory
 from ocickpt.flows.pieces import pieces_of
 from ocickpt.memory.pagemap import PageMap, mark_lazy
-from ocickpt.model import Content, Entry, FileType, Kind, Run
+from ocickpt.model import Content, Entry, FileType, Kind, Run, json_value
 
 CONFIG, SPEC, INVENTORY = "config.dump", "spec.dump", "checkpoint/inventory.img"
 NETWORK = "network.status"
@@ -236,7 +235,7 @@ def _read(member: Member, limit: int) -> bytes:
 
 def _deleted(data: bytes) -> Iterator[Content]:
     try:
-        paths = json.loads(data)
+        paths = json_value(data, file_names=True)
     except ValueError as error:
         raise IntegrityError(f"{DELETED} is not JSON: {error}") from error
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):

@@ -38,6 +38,8 @@ RESTORED = "ocickpt-restored"
 
 _WORK = "ocickpt"
 _KEPT = ("--pid-file", "--console-socket")
+_SECONDS = 200.0
+"""For all that is fetched before the container is there: after 240 s podman gives up (ContainerCreateTimeout)."""
 _SHM = "/dev/shm"  # noqa: S108 - the container's
 
 
@@ -105,7 +107,8 @@ def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
     host_config = config.load()
     reference = policy.pinned(wanted, host_config)
     helpers = _helpers(request, spec)
-    with _work(request, helpers) as undo, closing(open_source(reference, Access())) as source:
+    access = Access(within=_SECONDS)
+    with _work(request, helpers) as undo, closing(open_source(reference, access)) as source:
         found = artifact.load(source, reference)
         if found.description.runtime.name != request.runtime:
             raise IncompatibleError(

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from ocickpt import processes
 from ocickpt.errors import BusyError, StorageError
+from ocickpt.model import json_value
 from ocickpt.store.local import default_path
 
 CHECKPOINT, RESTORE, INTERCEPT = "checkpoint", "restore", "intercept"
@@ -82,6 +83,17 @@ class Record:
         return processes.is_alive(self.podman_pid, self.podman_start)
 
 
+_HOLDS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: type(value) is str,
+    "int": lambda value: type(value) is int,
+    "bool": lambda value: type(value) is bool,
+    "tuple[str, ...]": lambda value: type(value) is list and all(type(each) is str for each in value),
+    "dict[str, bool]": lambda value: type(value) is dict and all(type(each) is bool for each in value.values()),
+    "dict[str, Any]": lambda value: type(value) is dict,
+}
+"""Whether a value of JSON is one of a field of that type."""
+
+
 class Journal:
     """An open journal, locked by this process."""
 
@@ -135,6 +147,9 @@ class Journal:
     def close(self) -> None:
         """The operation is over; nothing of it is left to put right."""
         failpoint(f"{self.record.verb}.close.before")
+        if self._lock < 0:  # it was left to a guard, which was done before it knew
+            lock = _try_lock(self._path)
+            self._lock = -1 if lock is None else lock
         self._path.unlink(missing_ok=True)
         self.leave()
 
@@ -256,14 +271,22 @@ def _try_lock(path: Path) -> int | None:
 
 def _read(path: Path, lock: int) -> Journal | None:
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = json_value(path.read_bytes(), file_names=True)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise StorageError(f"the journal {path} cannot be read: {error}") from error
-    known = {each.name for each in fields(Record)}
+    if not isinstance(value, dict):
+        raise StorageError(f"the journal {path} cannot be read: it is none")
+    found: dict[str, Any] = {each.name: value[each.name] for each in fields(Record) if each.name in value}
+    for each in fields(Record):
+        if each.name in found and not _HOLDS[str(each.type)](found[each.name]):
+            raise StorageError(f"the journal {path} cannot be read: its {each.name} is none")
+    found = {name: tuple(item) if isinstance(item, list) else item for name, item in found.items()}
     try:
-        value = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items() if name in known}
-        return Journal(path, lock, Record(**value))
-    except (AttributeError, TypeError) as error:
+        record = Record(**found)
+    except TypeError as error:
         raise StorageError(f"the journal {path} cannot be read: it is none") from error
+    if record.step not in STEPS.get(record.verb, ()):
+        raise StorageError(f"the journal {path} cannot be read: it has no step {record.step!r}")
+    return Journal(path, lock, record)

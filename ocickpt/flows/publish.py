@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ocickpt import names
 from ocickpt.description import Description, Options
-from ocickpt.errors import BusyError, IntegrityError, NotFoundError, UnsupportedError
+from ocickpt.errors import BusyError, IntegrityError, NotFoundError, OcickptError, UnsupportedError
 from ocickpt.flows import artifact
 from ocickpt.flows.contents import Contents
 from ocickpt.flows.describe import Origin, describe
@@ -66,7 +66,7 @@ class Counter(Silent):
 def _find_parent(store: Store, tag: str, container: str, progress: Progress) -> tuple[str, Known] | None:
     """The digest of the checkpoint under `tag`, else of that container's newest one, and its content."""
     try:
-        found = artifact.manifest_or_none(store, tag) or _newest(store, container)
+        found = next(iter(_good(store, [tag], progress)), None) or _newest(store, container, progress)
         if found is None:
             return None
         descriptor, manifest = found
@@ -76,15 +76,18 @@ def _find_parent(store: Store, tag: str, container: str, progress: Progress) -> 
         return None
 
 
-def _newest(store: Store, container: str) -> tuple[Descriptor, Manifest] | None:
-    newest: tuple[Descriptor, Manifest] | None = None
-    for tag in store.tags()[-_CANDIDATES:]:
-        found = artifact.manifest_or_none(store, tag)
-        if found is None or found[1].annotations.get(names.ANNOTATION_CONTAINER) != container:
-            continue
-        if newest is None or _created(found[1]) > _created(newest[1]):
-            newest = found
-    return newest
+def _newest(store: Store, container: str, progress: Progress) -> tuple[Descriptor, Manifest] | None:
+    found = _good(store, store.tags()[-_CANDIDATES:], progress)
+    of_it = (each for each in found if each[1].annotations.get(names.ANNOTATION_CONTAINER) == container)
+    return max(of_it, key=lambda each: _created(each[1]), default=None)
+
+
+def _good(store: Store, tags: Sequence[str], progress: Progress) -> Iterator[tuple[Descriptor, Manifest]]:
+    for tag, found in artifact.manifests(store, tags):
+        if isinstance(found, OcickptError):
+            progress.note(f"{tag} cannot be built upon: {found.message}")
+        else:
+            yield found
 
 
 def _created(manifest: Manifest) -> str:

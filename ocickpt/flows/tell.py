@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from ocickpt import libraries
-from ocickpt.errors import OcickptError
+from ocickpt.errors import OcickptError, writable
 from ocickpt.model import Silent
 
 
@@ -27,6 +27,7 @@ class Logged(Silent):
 
 def say(text: str, *, error: bool = False, quiet: bool = False, plain: bool = False) -> None:
     """One line on stderr (not when `quiet`), and in the system log."""
+    text = writable(text)
     if not quiet:
         sys.stderr.write(f"{text}\n" if plain else f"ocickpt: {text}\n")
         sys.stderr.flush()

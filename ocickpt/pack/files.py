@@ -5,6 +5,7 @@ A path out of an artifact is an outsider's word: everything here is checked on t
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -21,6 +22,9 @@ _FIXED: Final = struct.Struct("<BBIIIqQIIHHH")
 _XATTR: Final = struct.Struct("<HI")
 _DIRECTORIES: Final = (FileType.DIRECTORY, FileType.OPAQUE)
 _LINKABLE: Final = (FileType.REGULAR, FileType.SYMLINK, FileType.CHARACTER, FileType.BLOCK, FileType.FIFO)
+_TREES: Final = {kind: str(int(kind)) for kind in Kind} | {Kind.BOOT: str(int(Kind.STATE))}
+"""Which tree a kind's paths are of. Boot and state are one archive in two packs: a name in both would be checked in one
+and used from the other."""
 _KINDS: Final = {int(kind): kind for kind in Kind}
 _TYPES: Final = {int(kind): kind for kind in FileType}
 
@@ -85,35 +89,39 @@ def decode(data: bytes, count: int) -> Iterator[Entry]:
         raise IntegrityError("something follows the file records of an index segment")
 
 
+def weight(entries: Iterable[Entry]) -> int:
+    """The bytes of memory that `format.memory` does not count: attributes, and text that takes more than its bytes."""
+    found = 0
+    for entry in entries:
+        if entry.xattrs:
+            found += sum(200 + 3 * len(name) for name, _ in entry.xattrs)
+        if not (entry.path.isascii() and entry.link.isascii()):
+            found += 3 * (len(entry.path) + len(entry.link))
+    return found
+
+
 class Tree:
-    """Holds entries against each other, in their order: paths, links, parents. IntegrityError for what is wrong."""
+    """Holds entries against each other: paths, links, parents. IntegrityError for what is wrong.
+
+    Takes little more memory than the entries, and time in proportion to their paths, however deep these are.
+    """
 
     def __init__(self) -> None:
-        self._types: dict[tuple[Kind, str], FileType] = {}
-        self._parents: set[tuple[Kind, str]] = set()
+        self._entries: list[Entry] = []
 
     def add(self, entry: Entry) -> None:
-        """Check one more entry."""
+        """Check one more entry by itself."""
         check_path(entry.path)
-        # Boot and state are one archive in two packs: a name in both would be checked in one and used from the other.
-        kind = Kind.STATE if entry.kind is Kind.BOOT else entry.kind
-        key = (kind, entry.path)
-        if key in self._types:
-            raise IntegrityError(f"{entry.path[:200]!r} is there twice")
         if entry.mode > 0o177777 or not 0 <= entry.size <= MAX_SIZE:
             raise IntegrityError(f"{entry.path[:200]!r} has an impossible mode or size")
         if entry.type is FileType.PAGES and (entry.size or entry.kind not in (Kind.MEMORY, Kind.BOOT)):
             raise IntegrityError(f"{entry.path[:200]!r}: only memory consists of pages, and it has no size")
         if entry.kind is Kind.MEMORY and entry.type is not FileType.PAGES:
             raise IntegrityError(f"{entry.path[:200]!r}: memory consists of pages only")
-        self._check_link(entry, kind)
+        _check_link(entry)
         if entry.xattrs:
             _check_xattrs(entry)
-        self._types[key] = entry.type
-        parent = entry.path.rpartition("/")[0]
-        while parent and (kind, parent) not in self._parents:
-            self._parents.add((kind, parent))
-            parent = parent.rpartition("/")[0]
+        self._entries.append(entry)
 
     def add_all(self, entries: Iterable[Entry]) -> None:
         """Check all entries of an index."""
@@ -122,23 +130,45 @@ class Tree:
         self.finish()
 
     def finish(self) -> None:
-        """After the last entry: nothing may lie below what is not a directory (a symlink, say)."""
-        for key in self._parents:
-            if self._types.get(key, FileType.DIRECTORY) not in _DIRECTORIES:
-                raise IntegrityError(f"something lies below {key[1][:200]!r}, which is not a directory")
+        """After the last entry: no path is there twice, nothing lies below what is not a directory (a symlink, say),
+        and hard links lead back."""
+        # NUL is less than any character of a path: what is below an entry comes right after it.
+        ordered = sorted(self._entries, key=lambda entry: _TREES[entry.kind] + entry.path.replace("/", "\0"))
+        for before, after in itertools.pairwise(ordered):
+            if _TREES[before.kind] != _TREES[after.kind] or not after.path.startswith(before.path):
+                continue
+            if len(after.path) == len(before.path):
+                raise IntegrityError(f"{after.path[:200]!r} is there twice")
+            if after.path[len(before.path)] == "/" and before.type not in _DIRECTORIES:
+                raise IntegrityError(f"something lies below {before.path[:200]!r}, which is not a directory")
+        self._check_hard_links()
 
-    def _check_link(self, entry: Entry, kind: Kind) -> None:
-        if entry.type is FileType.HARDLINK:
-            check_path(entry.link)
-            if self._types.get((kind, entry.link)) not in _LINKABLE:
+    def _check_hard_links(self) -> None:
+        wanted: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        for entry in self._entries:
+            if entry.type is FileType.HARDLINK:
+                wanted[entry.kind].add(entry.link)
+        if not any(wanted.values()):
+            return
+        # What has been passed is no longer wanted.
+        for entry in self._entries:
+            if entry.type is not FileType.HARDLINK:
+                if entry.type in _LINKABLE:
+                    wanted[entry.kind].discard(entry.path)
+            elif entry.link in wanted[entry.kind]:
                 raise IntegrityError(
                     f"{entry.path[:200]!r} is a link to {entry.link[:200]!r}, which does not precede it"
                 )
-        elif entry.type is FileType.SYMLINK:
-            if not entry.link or "\0" in entry.link or _length(entry.link) > MAX_PATH:
-                raise IntegrityError(f"{entry.path[:200]!r} is a symbolic link to an impossible place")
-        elif entry.link:
-            raise IntegrityError(f"{entry.path[:200]!r} is not a link and yet has a target")
+
+
+def _check_link(entry: Entry) -> None:
+    if entry.type is FileType.HARDLINK:
+        check_path(entry.link)
+    elif entry.type is FileType.SYMLINK:
+        if not entry.link or "\0" in entry.link or _length(entry.link) > MAX_PATH:
+            raise IntegrityError(f"{entry.path[:200]!r} is a symbolic link to an impossible place")
+    elif entry.link:
+        raise IntegrityError(f"{entry.path[:200]!r} is not a link and yet has a target")
 
 
 def check_path(path: str) -> None:

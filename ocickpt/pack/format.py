@@ -9,6 +9,7 @@ import enum
 import re
 import struct
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias
 
@@ -42,7 +43,10 @@ MAX_PAGE_SIZE: Final = 64 << 10
 MAX_CHUNK_SIZE: Final = 1 << 20
 MAX_SEGMENT: Final = 1 << 20
 MAX_RATIO: Final = 32
-"""A segment's raw size is at most so many times its stored size: reading takes memory in proportion to the blob."""
+"""A segment's raw size is at most so many times its stored size."""
+FREE_MEMORY: Final = 96 << 20
+MEMORY_RATIO: Final = 8
+"""Reading an index takes at most FREE_MEMORY bytes of memory, and so many times the blob's size, by `memory`."""
 MAX_ROOT: Final = 1 << 20
 MAX_HEAD: Final = 16 << 20
 MAX_INDEX: Final = 1 << 30
@@ -53,6 +57,10 @@ MAX_RECORDS: Final = (1 << 22, 1 << 25, 1 << 26)
 """At most so many files, chunks and extents."""
 MAX_OFFSET: Final = 1 << 63
 """File offsets and virtual addresses lie below it."""
+
+_RECORD_MEMORY: Final = (450, 0, 0)
+_BYTE_MEMORY: Final = (2, 2, 3)
+"""What a reader needs for each file, chunk and extent record, and for each byte of them, copies while it checks too."""
 
 _HEADER: Final = struct.Struct("<8sHBBIIIIIIIIII")
 _PACK: Final = struct.Struct("<BQ32s")
@@ -182,6 +190,7 @@ class Root:
             raise IntegrityError("the index lists a pack twice")
         rows = tuple(_segment(row) for row in _SEGMENT.iter_unpack(data[at + packs * _PACK.size :]))
         _check_segments(rows, total, boot, end)
+        room(rows, end + len(data))
         return cls(page_size, chunk_size, found, rows, total, boot)
 
 
@@ -237,6 +246,19 @@ def _check_segments(rows: tuple[Segment, ...], total: Counts, boot: Counts, end:
         if row.offset < reached or row.offset + row.stored > end:
             raise IntegrityError("an index segment lies outside the index or over another one")
         reached = row.offset + row.stored
+
+
+def memory(segments: Iterable[Segment]) -> int:
+    """The bytes of memory that a reader needs for these segments, without what `files.weight` tells."""
+    return sum(_RECORD_MEMORY[each.type] * each.count + _BYTE_MEMORY[each.type] * each.raw for each in segments)
+
+
+def room(segments: Iterable[Segment], size: int) -> int:
+    """How much more memory the index in a blob of `size` bytes may take; IntegrityError when these are too much."""
+    left = FREE_MEMORY + MEMORY_RATIO * size - memory(segments)
+    if left < 0:
+        raise IntegrityError(f"an index of {size} bytes says that it holds more than one of that size should")
+    return left
 
 
 def kind_of(pack: Descriptor) -> Kind:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ocickpt.errors import IntegrityError
 from ocickpt.model import BlobSource, Descriptor, Entry, FileType, Kind, Stored, digest_of
 from ocickpt.pack import format as fmt
-from ocickpt.pack.files import Tree, decode
+from ocickpt.pack.files import Tree, decode, weight
 
 _READ = 8 << 20
 
@@ -49,14 +49,14 @@ class Index:
         place = fmt.Place.of(blob)
         # The root is at the end: a small index comes with it in one request.
         window = _Window(source, blob, 0 if blob.size <= _READ else place.head, blob.size)
-        return _load(window, _root(window, place), whole=True)
+        return _load(window, _root(window, place), blob.size, whole=True)
 
     @classmethod
     def load_head(cls, source: BlobSource, blob: Descriptor) -> Index:
         """Only what describes the BOOT files, by one read of the blob's end; errors as in `load`."""
         place = fmt.Place.of(blob)
         window = _Window(source, blob, place.head, blob.size)
-        return _load(window, _root(window, place), whole=False)
+        return _load(window, _root(window, place), blob.size, whole=False)
 
     def check_layers(self, layers: Iterable[Descriptor]) -> None:
         """IntegrityError unless every pack is among the manifest's `layers`, where copying and garbage collection
@@ -108,7 +108,7 @@ def _root(window: _Window, place: fmt.Place) -> fmt.Root:
     return fmt.Root.from_bytes(data, place.offset)
 
 
-def _load(window: _Window, root: fmt.Root, *, whole: bool) -> Index:
+def _load(window: _Window, root: fmt.Root, size: int, *, whole: bool) -> Index:
     want = root.total if whole else root.boot
     chunks, extents = np.empty(want.chunks, fmt.CHUNK), np.empty(want.extents, fmt.EXTENT)
     files: list[Entry] = []
@@ -119,11 +119,15 @@ def _load(window: _Window, root: fmt.Root, *, whole: bool) -> Index:
             work.append((done[segment.type], segment))
         done[segment.type] += segment.count
     pieces: list[tuple[int, list[Entry]]] = []
+    room = fmt.room(root.segments, size)
     # Boot segments, already in the window, first; then the rest as it lies in the blob.
     for first, segment in sorted(work, key=lambda item: (item[0] >= root.boot.of(item[1].type), item[1].offset)):
         data = _segment(window, segment)
         if segment.type is fmt.RecordType.FILES:
             pieces.append((first, list(decode(bytes(data), segment.count))))
+            room -= weight(pieces[-1][1])
+            if room < 0:
+                raise IntegrityError("the files of the index have more attributes than those of one of its size should")
         elif segment.type is fmt.RecordType.CHUNKS:
             chunks[first : first + segment.count] = np.frombuffer(data, fmt.CHUNK)
         else:

@@ -14,7 +14,7 @@ from ocickpt import names
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.model import BlobSpool, BlobWriter, Descriptor, Entry
 from ocickpt.pack import format as fmt
-from ocickpt.pack.files import Tree, encode
+from ocickpt.pack.files import Tree, encode, weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +44,33 @@ def write_index(
     total = counts + rest.counts
     if len(packs) > fmt.MAX_PACKS or any(total.of(kind) > fmt.MAX_RECORDS[kind] for kind in fmt.RecordType):
         raise UnsupportedError(f"too much for one checkpoint: {len(packs)} packs, {total}")
-    blob = spool.new_blob()
-    try:
-        out = _Out(blob)
-        later = out.write(rest)
-        head = out.offset
-        segments = tuple(out.write(boot) + later)
-        root = fmt.Root(page_size, chunk_size, tuple(packs), segments, total, counts).to_bytes()
-        place = fmt.Place(out.offset, len(root), f"sha256:{hashlib.sha256(root).hexdigest()}", head)
-        if len(root) > fmt.MAX_ROOT or out.offset + len(root) > fmt.MAX_INDEX:
-            raise UnsupportedError("too much for one checkpoint: its index is too large")
-        if out.offset + len(root) - head > fmt.MAX_HEAD:
-            raise UnsupportedError("too many boot files: the index's head is too large")
-        blob.write(root)
-        return blob.commit(names.INDEX_TYPE, place.annotations())
-    finally:
-        blob.discard()
+    # What compresses too well for its reader's memory is stored as it is.
+    heavy = weight(itertools.chain(boot.files, rest.files))
+    for plain in ((), (fmt.RecordType.FILES,), (fmt.RecordType.FILES, fmt.RecordType.EXTENTS)):
+        blob = spool.new_blob()
+        try:
+            out = _Out(blob, plain)
+            later = out.write(rest)
+            head = out.offset
+            segments = tuple(out.write(boot) + later)
+            root = fmt.Root(page_size, chunk_size, tuple(packs), segments, total, counts).to_bytes()
+            place = fmt.Place(out.offset, len(root), f"sha256:{hashlib.sha256(root).hexdigest()}", head)
+            size = out.offset + len(root)
+            if len(root) > fmt.MAX_ROOT or size > fmt.MAX_INDEX:
+                raise UnsupportedError("too much for one checkpoint: its index is too large")
+            if size - head > fmt.MAX_HEAD:
+                raise UnsupportedError("too many boot files: the index's head is too large")
+            if fmt.memory(segments) + heavy <= fmt.FREE_MEMORY + fmt.MEMORY_RATIO * size:
+                blob.write(root)
+                return blob.commit(names.INDEX_TYPE, place.annotations())
+        finally:
+            blob.discard()
+    raise UnsupportedError("too much for one checkpoint: reading its index would take too much memory")
 
 
 class _Out:
-    def __init__(self, blob: BlobWriter) -> None:
-        self._blob = blob
+    def __init__(self, blob: BlobWriter, plain: Sequence[fmt.RecordType]) -> None:
+        self._blob, self._plain = blob, plain
         self._zstd = zstandard.ZstdCompressor(level=1, write_checksum=False, write_content_size=True)
         self.offset = 0
 
@@ -79,7 +85,7 @@ class _Out:
         return found
 
     def _segment(self, kind: fmt.RecordType, count: int, data: bytes) -> fmt.Segment:
-        codec, stored = fmt.ZSTD, self._zstd.compress(data)
+        codec, stored = fmt.ZSTD, data if kind in self._plain else self._zstd.compress(data)
         if len(stored) >= len(data) or len(stored) * fmt.MAX_RATIO < len(data):
             codec, stored = fmt.RAW, data
         made = fmt.Segment(kind, codec, count, self.offset, len(stored), len(data), hashlib.sha256(stored).digest())

@@ -5,7 +5,6 @@ Tokens are kept by scope, fetched by one thread at a time, and renewed before an
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
 from ocickpt.errors import AuthError
+from ocickpt.model import json_value
 from ocickpt.store.credentials import Credentials
 from ocickpt.store.text import clean
 
@@ -24,8 +24,9 @@ Scope = tuple[str, ...]
 """What a token must allow: ``repository:NAME:pull,push``, sorted."""
 
 _MIN_SECONDS: Final = 60.0
-_PARAMETER: Final = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
-_CHALLENGE: Final = re.compile(r"(?:^|,)\s*(basic|bearer)(?=\s|,|$)", re.IGNORECASE)
+_PARAMETER: Final = re.compile(r'([a-zA-Z_]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))')
+_WORD: Final = re.compile(r'[^\s,"]++|"')
+_SPACE: Final = re.compile(r"[\s,]*+")
 _TOKEN: Final = re.compile(r"[!-~]+", re.ASCII)
 
 
@@ -38,17 +39,26 @@ class Challenge:
 
 
 def parse_challenges(values: Iterable[str]) -> list[Challenge]:
-    """The basic and bearer challenges in WWW-Authenticate headers (RFC 9110, section 11.6.1)."""
-    found = []
+    """The basic and bearer challenges in WWW-Authenticate headers (RFC 9110, section 11.6.1).
+
+    Each character is looked at a few times at most, whatever stands there.
+    """
+    found: list[Challenge] = []
     for value in values:
-        starts = list(_CHALLENGE.finditer(value))
-        for number, start in enumerate(starts):
-            end = starts[number + 1].start() if number + 1 < len(starts) else len(value)
-            parameters = {
-                match[1].lower(): match[3] or re.sub(r"\\(.)", r"\1", match[2] or "")
-                for match in _PARAMETER.finditer(value[start.end() : end])
-            }
-            found.append(Challenge(start[1].lower(), parameters))
+        parameters: dict[str, str] = {}
+        at, begins = 0, True
+        while (space := _SPACE.match(value, at)) and space.end() < len(value):
+            begins = begins or "," in space[0]
+            if parameter := _PARAMETER.match(value, space.end()):
+                parameters[parameter[1].lower()] = parameter[3] or re.sub(r"\\(.)", r"\1", parameter[2] or "")
+            word = parameter or _WORD.match(value, space.end())
+            assert word  # noqa: S101 - neither a space nor the end
+            if not parameter and begins:
+                # Another scheme; what follows is its own.
+                parameters = {}
+                if word[0].lower() in ("basic", "bearer"):
+                    found.append(Challenge(word[0].lower(), parameters))
+            at, begins = word.end(), False
     return found
 
 
@@ -148,8 +158,8 @@ class Authenticator:
 
     def _token(self, answer: bytes) -> _Token:
         try:
-            value: Any = json.loads(answer)
-        except (ValueError, RecursionError):
+            value: Any = json_value(answer)
+        except ValueError:
             value = None
         if not isinstance(value, dict):
             value = {}
@@ -157,5 +167,5 @@ class Authenticator:
         if not isinstance(text, str) or not _TOKEN.fullmatch(text):
             raise AuthError(f"the token service of {clean(self._registry)} gives no usable token") from None
         seconds = value.get("expires_in")
-        lifetime = float(seconds) if isinstance(seconds, int) and seconds > 0 else _MIN_SECONDS
+        lifetime = float(seconds) if type(seconds) is int and seconds > 0 else _MIN_SECONDS
         return _Token(text, time.monotonic() + lifetime * 0.8)

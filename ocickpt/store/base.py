@@ -7,15 +7,14 @@ its callers hold a digest of what they ask for.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from ocickpt import names
-from ocickpt.errors import IntegrityError, UnsupportedError
-from ocickpt.model import BlobSource, Descriptor, Progress, digest_of
+from ocickpt.errors import ForeignError, IntegrityError
+from ocickpt.model import BlobSource, Descriptor, Progress, digest_of, parse_json
 
 NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -38,8 +37,8 @@ class Store(BlobSource, Protocol):
     def resolve(self, target: str) -> tuple[Descriptor, bytes]:
         """The manifest with that tag or digest: its descriptor and verified bytes (at most 4 MiB).
 
-        Raises NotFoundError; UnsupportedError for an image index or a docker manifest; IntegrityError
-        when the bytes are not those of the digest, or not a manifest at all.
+        Raises NotFoundError; ForeignError for an image index or a docker manifest; IntegrityError
+        when the bytes are not those of the digest, not a manifest at all, or gone from a layout.
         """
 
     def has_blob(self, blob: Descriptor) -> bool:
@@ -93,23 +92,23 @@ def describe_manifest(data: bytes, where: str, *, media_type: str = "", digest: 
     """The descriptor of the OCI image manifest in `data`, after checking that it is one.
 
     `where` names it in messages ("web:1 in oci:/backup"); `media_type` is what the medium says it is,
-    `digest` what its bytes must hash to. Raises IntegrityError and UnsupportedError like `Store.resolve`.
+    `digest` what its bytes must hash to. Raises IntegrityError and ForeignError like `Store.resolve`.
     """
     if len(data) > names.MAX_MANIFEST_BYTES:
         raise IntegrityError(f"the manifest of {where} is larger than {names.MAX_MANIFEST_BYTES >> 20} MiB")
     found = digest_of(data)
     if digest and found != digest:
         raise IntegrityError(f"the manifest of {where} is not the one with digest {digest}: it has {found}")
-    value = _json_object(data, where)
+    value = parse_json(data, f"manifest of {where}")
     told = value.get("mediaType") or media_type
     if not isinstance(told, str):
         raise IntegrityError(f"the manifest of {where} has a media type that is not a string")
     if told in _INDEX_TYPES or ("manifests" in value and "layers" not in value):
-        raise UnsupportedError(f"{where} is an image index (several manifests under one name), not one artifact")
+        raise ForeignError(f"{where} is an image index (several manifests under one name), not one artifact")
     if told.startswith(_DOCKER_MANIFESTS):
-        raise UnsupportedError(f"{where} is a docker image manifest, not an OCI artifact")
+        raise ForeignError(f"{where} is a docker image manifest, not an OCI artifact")
     if value.get("schemaVersion") != 2 or told not in ("", names.MANIFEST_TYPE):
-        raise UnsupportedError(f"{where} is not an OCI image manifest (media type {told[:100]!r})")
+        raise ForeignError(f"{where} is not an OCI image manifest (media type {told[:100]!r})")
     artifact_type = value.get("artifactType", "")
     return Descriptor(
         names.MANIFEST_TYPE,
@@ -117,13 +116,3 @@ def describe_manifest(data: bytes, where: str, *, media_type: str = "", digest: 
         len(data),
         artifact_type=artifact_type if isinstance(artifact_type, str) else "",
     )
-
-
-def _json_object(data: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"the manifest of {where} is not JSON") from error
-    if not isinstance(value, dict):
-        raise IntegrityError(f"the manifest of {where} is not a JSON object")
-    return value

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import re
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any, Final
 
 from ocickpt import proc
 from ocickpt.errors import AuthError, CommandError
+from ocickpt.model import json_value
 from ocickpt.store.text import clean
 
 _MAX_FILE_BYTES: Final = 4 << 20
@@ -83,8 +83,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise AuthError(f"the credentials file {path} cannot be read: {error.strerror}") from error
     try:
-        config = json.loads(data)
-    except (ValueError, RecursionError):
+        config = json_value(data)
+    except ValueError:
         config = None
     if not isinstance(config, dict):
         # Without the cause: its message would quote what stands in the file.
@@ -160,8 +160,8 @@ def _ask_helper(name: str, server: str) -> Credentials | None:
             return None
         raise AuthError(f"the credential helper {program} failed for {server}: {clean(result.stderr)}")
     try:
-        answer = _object(json.loads(result.stdout))
-    except (ValueError, RecursionError):
+        answer = _object(json_value(result.stdout.encode()))
+    except ValueError:
         answer = {}
     username, secret = answer.get("Username"), answer.get("Secret")
     if not isinstance(username, str) or not isinstance(secret, str):

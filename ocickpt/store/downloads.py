@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -81,6 +82,7 @@ class Body:
         self._position = 0
         self._failures = 0
         self._failed_at = 0
+        self._failing_since = 0.0
         self._reply: Reply | None = client.send(request)
 
     def read(self, size: int, /) -> bytes:
@@ -95,7 +97,11 @@ class Body:
                 # Whoever gives a few bytes a connection is not waited for until the blob is there.
                 worth_it = self._position - self._failed_at >= _WORTH_BYTES
                 self._failures, self._failed_at = 1 if worth_it else self._failures + 1, self._position
-                if self._failures >= self._client.retry.attempts or self._position >= self._blob.size:
+                if self._failures == 1:
+                    self._failing_since = time.monotonic()
+                retry = self._client.retry
+                too_long = time.monotonic() - self._failing_since >= retry.total
+                if self._failures >= retry.attempts or too_long or self._position >= self._blob.size:
                     raise
                 self._client.pause(self._failures - 1, error.after)
                 continue

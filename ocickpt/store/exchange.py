@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import http.client
-import json
 import time
 import urllib.request
 from collections.abc import Callable, Collection, Mapping
@@ -17,11 +16,14 @@ import urllib3
 from urllib3.exceptions import HTTPError, SSLError
 
 from ocickpt.errors import RegistryError
+from ocickpt.model import json_value
 from ocickpt.store.auth import Scope
+from ocickpt.store.pace import Clock
 from ocickpt.store.text import clean
 from ocickpt.store.verify import Readable
 
 _MAX_ERROR_BYTES: Final = 64 << 10
+_MAX_HEADER: Final = 8 << 10
 
 
 class TransientError(RegistryError):
@@ -47,25 +49,40 @@ class Request:
     """What it is for, in messages: "the manifest of REPO:TAG"."""
     attempts: int = 0
     """Requests at most; 0 for what `Retry` says."""
+    size: int = 0
+    """Bytes of the blob that is asked for; 0 for an answer that is small."""
 
 
 class Reply:
     """An answer whose body has not been read. Use as a context manager, so that its connection is let go."""
 
-    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str) -> None:
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, clock: Clock) -> None:
         self._raw = raw
+        self._clock = clock
         self.url = url
         """Where it came from: not where the request went first, after a redirect."""
         self.status = raw.status
-        self.headers = raw.headers
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes of the body; b"" at its end. TransientError when the connection is lost."""
+        """At most `size` bytes of the body; b"" at its end.
+
+        TransientError when the connection is lost or too slow, RegistryError when the body is encoded: identity is
+        asked for, and a few bytes of gzip can stand for gigabytes.
+        """
+        codings = {each.strip().lower() for each in self.header("Content-Encoding").split(",")}
+        if codings - {"", "identity"}:
+            self._raw.close()
+            coding = clean(self.header("Content-Encoding"), 40)
+            raise RegistryError(
+                f"{host_of(self.url)} sends its answer encoded ({coding}), which was not asked for",
+                hint="a proxy may do this that compresses what it passes on",
+            )
         try:
-            return self._raw.read(size)
+            return self._raw.read(size, decode_content=False)
         except (HTTPError, http.client.HTTPException, OSError) as error:
-            self.close()
-            raise TransientError(f"the connection to {host_of(self.url)} was lost while reading") from error
+            self._raw.close()
+            why = reason_of(error)
+            raise TransientError(f"the connection to {host_of(self.url)} was lost while reading: {why}") from error
 
     def read_all(self, limit: int) -> bytes | None:
         """The whole body; None when it is longer than `limit` bytes."""
@@ -79,7 +96,15 @@ class Reply:
 
     def header(self, name: str) -> str:
         """A header's value, "" when it is not there."""
-        return str(self.headers.get(name, ""))
+        return ", ".join(self.header_values(name))
+
+    def header_values(self, name: str) -> list[str]:
+        """The values of a header that may be there several times; RegistryError for more than anybody needs."""
+        found = self._raw.headers.getlist(name)
+        if sum(map(len, found)) > _MAX_HEADER:
+            self._raw.close()
+            raise RegistryError(f"{host_of(self.url)} answers with a header {name} of more than {_MAX_HEADER} bytes")
+        return found
 
     def close(self) -> None:
         """Give the connection back if the body is at its end (or known to be small), else close it."""
@@ -87,7 +112,8 @@ class Reply:
         with contextlib.suppress(HTTPError, http.client.HTTPException, OSError):
             left = raw.length_remaining
             if left is not None and left <= _MAX_ERROR_BYTES:
-                raw.read()
+                self._clock.rest()
+                raw.read(decode_content=False)
                 raw.release_conn()
                 return
         raw.close()
@@ -101,8 +127,8 @@ class Reply:
 
 def said(reply: Reply) -> str:
     """What an error's body says (distribution-spec, "Error codes"), bounded and clean."""
-    with contextlib.suppress(TransientError, ValueError, RecursionError):
-        value = json.loads(reply.read(_MAX_ERROR_BYTES) or b"{}")
+    with contextlib.suppress(RegistryError, ValueError):
+        value = json_value(reply.read(_MAX_ERROR_BYTES) or b"{}")
         errors = value.get("errors") if isinstance(value, dict) else None
         for error in errors if isinstance(errors, list) else []:
             if isinstance(error, dict):
@@ -113,7 +139,7 @@ def said(reply: Reply) -> str:
 
 def retry_after(reply: Reply) -> float:
     """Seconds that Retry-After asks for (RFC 9110, section 10.2.3); 0 when it does not say."""
-    text = reply.header("Retry-After").strip()
+    text = reply.header("Retry-After").strip()[:64]
     if text.isascii() and text.isdigit():
         return float(text[:6])
     with contextlib.suppress(TypeError, ValueError, OverflowError):

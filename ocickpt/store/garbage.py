@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from typing import Any
 
 from ocickpt import names
 from ocickpt.errors import UnsupportedError
+from ocickpt.model import json_value
 from ocickpt.store.files import TEMPORARY, Directory
 
 
@@ -18,8 +17,8 @@ def children(data: bytes) -> set[str]:
     "Listing referrers").
     """
     try:
-        value: Any = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = json_value(data)
+    except ValueError as error:
         raise UnsupportedError("a manifest in the layout is not JSON: its blobs cannot be told") from error
     if not isinstance(value, dict) or not any(isinstance(value.get(key), list) for key in ("layers", "manifests")):
         raise UnsupportedError("a manifest in the layout is of an unknown kind: its blobs cannot be told")

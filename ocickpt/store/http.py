@@ -25,7 +25,7 @@ from urllib3.exceptions import HTTPError, InsecureRequestWarning, LocationParseE
 from ocickpt import __version__
 from ocickpt.errors import AuthError, NotFoundError, RegistryError
 from ocickpt.store import tls
-from ocickpt.store.access import Retry
+from ocickpt.store.access import Access
 from ocickpt.store.auth import Authenticator
 from ocickpt.store.credentials import Credentials
 from ocickpt.store.exchange import (
@@ -40,12 +40,12 @@ from ocickpt.store.exchange import (
     said,
     tls_reason,
 )
+from ocickpt.store.pace import POOLS, Clock, kept_by
 from ocickpt.store.verify import Readable
 
 T = TypeVar("T")
 
 _CONNECT_SECONDS: Final = 15.0
-_READ_SECONDS: Final = 120.0
 _CONNECTIONS: Final = 32
 _BLOCK: Final = 256 << 10
 _MAX_REDIRECTS: Final = 5
@@ -62,10 +62,12 @@ class Client:
     """
 
     def __init__(
-        self, registry: str, server: str, find: Callable[[], Credentials | None], *, verify: bool, retry: Retry
+        self, registry: str, server: str, find: Callable[[], Credentials | None], *, verify: bool, access: Access
     ) -> None:
         self.registry = registry
-        self.retry = retry
+        self.retry = access.retry
+        self._access = access
+        self._end = time.monotonic() + access.within
         self._server = server
         self._verify = verify
         self._lock = threading.Lock()
@@ -109,7 +111,7 @@ class Client:
     def pause(self, attempt: int, after: float = 0.0) -> None:
         """Wait before the request after number `attempt` (from 0): `after` seconds if told, else longer each time."""
         wished = after or self.retry.base * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-        time.sleep(min(wished, self.retry.ceiling))
+        time.sleep(max(0.0, min(wished, self.retry.ceiling, self._end - time.monotonic())))
 
     def _authorized(self, request: Request) -> Reply:
         base = self._connected()
@@ -118,8 +120,13 @@ class Client:
         reply = self._followed(request, url, sent)
         # Whoever else it was redirected to must not say where the registry's credentials are to be sent.
         if reply.status == 401 and origin(url) == origin(base) == origin(reply.url):
-            values = reply.headers.getlist("WWW-Authenticate")
-            if self._auth.refused(request.scope, sent, values):
+            values = reply.header_values("WWW-Authenticate")
+            try:
+                again = self._auth.refused(request.scope, sent, values)
+            except BaseException:
+                reply.close()
+                raise
+            if again:
                 reply.close()
                 reply = self._followed(request, url, self._auth.header(request.scope))
         return reply
@@ -131,7 +138,7 @@ class Client:
             headers = {"User-Agent": f"ocickpt/{__version__}", "Accept-Encoding": "identity", **request.headers}
             if authorization and origin(url) == own:
                 headers["Authorization"] = authorization
-            reply = self._once(request.method, url, headers, request.body)
+            reply = self._once(request.method, url, headers, request.body, request.size)
             location = reply.header("Location")
             if reply.status not in _REDIRECTS or not location or request.body is not None:
                 return reply
@@ -145,13 +152,28 @@ class Client:
         url: str,
         headers: Mapping[str, str],
         body: Callable[[], bytes | Readable] | None,
+        size: int = 0,
     ) -> Reply:
         where = host_of(url)
+        if time.monotonic() >= self._end:
+            raise RegistryError(
+                f"{where} has not sent what is needed within {self._access.within:.0f} s",
+                hint="`ocickpt pull` fetches a checkpoint beforehand, and takes the time it needs",
+            )
+        clock = Clock(self._access.pace, self._end)
         content: Any = body() if body else None
         try:
-            raw = self._manager(url).request(
-                method, url, headers=headers, body=content, preload_content=False, redirect=False, retries=False
-            )
+            with kept_by(clock):
+                raw = self._manager(url).request(
+                    method,
+                    url,
+                    headers=headers,
+                    body=content,
+                    preload_content=False,
+                    decode_content=False,
+                    redirect=False,
+                    retries=False,
+                )
         except LocationParseError as error:
             raise RegistryError(f"{self.registry} leads to something that is not a web address") from error
         except SSLError as error:
@@ -171,7 +193,8 @@ class Client:
         finally:
             if content is not None and not isinstance(content, bytes):
                 content.close()
-        return Reply(raw, url)
+        clock.body(size)
+        return Reply(raw, url, clock)
 
     def _join(self, before: str, location: str) -> str:
         """Where `location`, found at `before`, leads; RegistryError when that would leave TLS or HTTP."""
@@ -228,7 +251,7 @@ class Client:
             if reply.status in _TRANSIENT:
                 raise self._error(replace(request, doing="its version"), reply)
             if reply.status == 401 and origin(reply.url) == origin(base):
-                self._auth.learn(reply.headers.getlist("WWW-Authenticate"))
+                self._auth.learn(reply.header_values("WWW-Authenticate"))
         return base
 
     def _manager(self, url: str) -> urllib3.PoolManager:
@@ -239,19 +262,20 @@ class Client:
             "num_pools": 8,
             "maxsize": _CONNECTIONS,
             "blocksize": _BLOCK,
-            "timeout": urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
-            "ssl_context": tls.context(self._server, verify=self._verify),
+            "timeout": urllib3.Timeout(connect=_CONNECT_SECONDS, read=self._access.pace.head),
+            # containers-image looks by the name users write, too (docker_client.go, newDockerClient).
+            "ssl_context": tls.context(self.registry, verify=self._verify),
         }
         if not proxy:
-            return self._managers.setdefault(proxy, urllib3.PoolManager(**options))
+            return self._managers.setdefault(proxy, _counted(urllib3.PoolManager(**options)))
         try:
             user = urlsplit(proxy)
             login = f"{user.username}:{user.password or ''}" if user.username else None
             headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
-            made = urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
+            made: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
         except (HTTPError, ValueError) as error:
             raise RegistryError("the proxy in the environment (HTTPS_PROXY, HTTP_PROXY) is not a URL") from error
-        return self._managers.setdefault(proxy, made)
+        return self._managers.setdefault(proxy, _counted(made))
 
     def _fetch_token(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:
         url = self._join(self._base, url)
@@ -262,7 +286,7 @@ class Client:
                 if reply.status in _TRANSIENT:
                     message = f"the token service at {host_of(url)} answers {reply.status}"
                     raise TransientError(message, after=retry_after(reply))
-                answer = reply.read_all(_MAX_TOKEN_BYTES)
+                answer = reply.read_all(_MAX_TOKEN_BYTES) if reply.status == 200 else b""
             if answer is None:
                 raise AuthError(f"the token service at {host_of(url)} answers with too much")
             return reply.status, answer
@@ -292,3 +316,8 @@ class Client:
         """Close every connection."""
         for manager in list(self._managers.values()):
             manager.clear()
+
+
+def _counted(manager: urllib3.PoolManager) -> urllib3.PoolManager:
+    manager.pool_classes_by_scheme = POOLS
+    return manager

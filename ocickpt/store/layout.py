@@ -178,6 +178,10 @@ class LayoutStore:
                 raise NotFoundError(f"{self.name} has no tag {target}")
             digest, media_type = Descriptor.from_json(entry).digest, entry["mediaType"]
         data = self._blobs.read(_file_name(digest), names.MAX_MANIFEST_BYTES)
+        if data is None and media_type:
+            if self._find(self._entries(), target) != entry:
+                return self.resolve(target)  # somebody has just changed it
+            raise IntegrityError(f"the manifest of {where} is gone: {self.name} has no blob {digest}")
         if data is None:
             raise NotFoundError(f"{self.name} has no manifest {digest}")
         return describe_manifest(data, where, media_type=media_type, digest=digest), data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import BinaryIO, Final, Self
@@ -12,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from ocickpt import names
 from ocickpt.errors import AuthError, IntegrityError, NotFoundError, RegistryError, UnsupportedError
-from ocickpt.model import Descriptor, Progress, Silent, digest_of
+from ocickpt.model import Descriptor, Progress, Silent, digest_of, json_value
 from ocickpt.store import credentials, registries_conf
 from ocickpt.store.access import Access
 from ocickpt.store.base import NO_ANNOTATIONS, describe_manifest, is_digest
@@ -33,8 +32,9 @@ _ACCEPT: Final = ", ".join(
 _HUB: Final = "docker.io"
 _HUB_SERVER: Final = "registry-1.docker.io"
 _MAX_PAGE_BYTES: Final = 4 << 20
-_MAX_PAGES: Final = 200
-_NEXT: Final = re.compile(r'<([^<>]{1,4096})>\s*;[^,]*\brel="?next"?')
+_MAX_PAGES: Final = 1000
+_MAX_TAGS: Final = 1_000_000
+_LINK: Final = re.compile(r"<([^<>]{1,4096})>([^<>,]*)")
 
 
 class RegistryStore:
@@ -62,7 +62,7 @@ class RegistryStore:
             _HUB_SERVER if place.registry == _HUB else place.registry,
             lambda: credentials.find(place.registry, place.repository, access.authfile),
             verify=access.tls_verify if access.tls_verify is not None else not place.insecure,
-            retry=access.retry,
+            access=access,
         )
         self._pull = (f"repository:{self.repository}:pull",)
         self._push = (f"repository:{self.repository}:pull,push",)
@@ -101,7 +101,7 @@ class RegistryStore:
             return b""
         if self._whole.wanted:
             return self._whole.read_at(blob, offset, length, self.open_blob)
-        request = Request("GET", self._blob(blob), self._read, doing=self._doing(blob))
+        request = Request("GET", self._blob(blob), self._read, doing=self._doing(blob), size=blob.size)
         data, ranged = read_range(self._client, request, blob, offset, length)
         if not ranged:
             self._whole.wanted = True
@@ -109,7 +109,7 @@ class RegistryStore:
 
     def open_blob(self, blob: Descriptor) -> BinaryIO:
         """See `model.BlobSource.open_blob`; a lost connection is taken up again where it broke."""
-        request = Request("GET", self._blob(blob), self._read, doing=self._doing(blob))
+        request = Request("GET", self._blob(blob), self._read, doing=self._doing(blob), size=blob.size)
         return verified(Body(self._client, request, blob), blob, self.name)
 
     def _doing(self, blob: Descriptor) -> str:
@@ -203,7 +203,7 @@ class RegistryStore:
         return described
 
     def tags(self) -> list[str]:
-        """See `base.Store.tags`. RegistryError after a few hundred pages."""
+        """See `base.Store.tags`. RegistryError after a thousand pages, or a million tags."""
         found: set[str] = set()
         url = f"{self._base}/tags/list?n=1000"
         for _ in range(_MAX_PAGES):
@@ -212,11 +212,16 @@ class RegistryStore:
                 if reply.status == 404:
                     return sorted(found)
                 found.update(self._tags_in(reply))
-                match = _NEXT.search(reply.header("Link"))
-            if not match:
+                following = _next(reply.header("Link"))
+            if not following:
                 return sorted(found)
+            if len(found) > _MAX_TAGS:
+                break
             # Whatever host it names, the next page is at this registry.
-            parts = urlsplit(match[1])
+            try:
+                parts = urlsplit(following)
+            except ValueError as error:
+                raise RegistryError(f"{self.registry} leads to something that is not a web address") from error
             path = parts.path if parts.path.startswith("/") else f"{self._base}/tags/{parts.path}"
             url = f"{path}?{parts.query}"
         raise RegistryError(f"the list of tags of {self.name} does not end")
@@ -224,10 +229,10 @@ class RegistryStore:
     def _tags_in(self, reply: Reply) -> list[str]:
         data = reply.read_all(_MAX_PAGE_BYTES)
         try:
-            value = json.loads(data if data is not None else b"")
+            value = json_value(data if data is not None else b"")
             found = value["tags"] or []
             return [tag for tag in found if isinstance(tag, str) and tag.isprintable() and len(tag) <= 128]
-        except (ValueError, RecursionError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise RegistryError(f"{self.registry} answers with no list of tags for {self.name}") from error
 
     def untag(self, tag: str) -> None:
@@ -262,6 +267,16 @@ class RegistryStore:
         self.close()
 
 
+def _next(link: str) -> str:
+    """The target of ``rel="next"`` in a Link header (RFC 8288, section 3); "" when there is none."""
+    for target, parameters in _LINK.findall(link):
+        for each in parameters.split(";"):
+            name, _, value = each.partition("=")
+            if name.strip().lower() == "rel" and "next" in value.strip().strip('"').split():
+                return str(target)
+    return ""
+
+
 def _told_digest(reply: Reply) -> str:
     told = reply.header("Docker-Content-Digest")
-    return told if told.startswith("sha256:") else ""
+    return told if is_digest(told) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from collections.abc import Iterator
@@ -38,4 +39,7 @@ def context(registry: str, *, verify: bool, system: tuple[Path, ...] = _SYSTEM) 
 def _folders(registry: str, system: tuple[Path, ...]) -> Iterator[Path]:
     home = Path(os.environ.get("HOME") or "/nonexistent")
     user = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "containers" / "certs.d"
-    yield from (folder / registry for folder in (user, *system) if (folder / registry).is_dir())
+    for folder in (user, *system):
+        with contextlib.suppress(PermissionError):  # as if it were not there, as for containers-image
+            if (folder / registry).is_dir():
+                yield folder / registry

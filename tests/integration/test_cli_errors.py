@@ -119,7 +119,7 @@ SCRIPT = """\
 import sys
 from ocickpt.cli import main
 import ocickpt.flows.catalog as catalog
-def list_checkpoints(repo, access):
+def list_checkpoints(repo, access, limit, progress):
     {body}
 catalog.list_checkpoints = list_checkpoints
 main.main(["list", "--format", "json"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import itertools
 import json
@@ -11,9 +12,11 @@ import re
 import secrets
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -64,6 +67,20 @@ class Faults:
     """Tags in one page."""
     endless_pages: bool = False
     no_mount: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with every answer but that of /v2/."""
+    encoding: str = ""
+    """The Content-Encoding of every answer but that of /v2/, whose body is compressed with gzip."""
+    answer: tuple[int, bytes] | None = None
+    """What every request but that of /v2/ is answered with."""
+    slow: str = ""
+    """What comes a byte at a time, in answers but that of /v2/: "head" or "body"."""
+    pause: float = 0.05
+    """Seconds between two bytes of it."""
+    rate: float = 0.0
+    """Bytes of a body a second; 0 for no limit."""
+    noise: str = ""
+    """What is sent without end: "trailers" after a body, "continue" before a head."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +150,24 @@ class _Server(ThreadingHTTPServer):
         """Cut connections are what this server is for."""
 
 
+class _Slow:
+    """Writes the first thing it is given (the head) or the second (the body) a byte at a time."""
+
+    def __init__(self, file: BufferedIOBase, what: str, pause: float) -> None:
+        self._file, self._pause = file, pause
+        self._slow = [what == "head", what == "body"]
+
+    def write(self, data: bytes) -> int:
+        for byte in data if self._slow.pop(0) else b"":
+            self._file.write(bytes([byte]))
+            time.sleep(self._pause)
+            data = data[1:]
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 class CutError(Exception):
     """The connection is to be cut now."""
 
@@ -161,6 +196,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._token(registry, query | self._form())
             elif not self._allowed(registry, parts.path, query):
                 self._drain()
+            elif parts.path != "/v2/" and registry.faults.answer:
+                self._drain()
+                self._answer(*registry.faults.answer)
             elif parts.path != "/v2/" and registry.faults.answers:
                 self._drain()
                 status, after = registry.faults.answers.pop(0)
@@ -182,14 +220,47 @@ class _Handler(BaseHTTPRequestHandler):
             left -= len(data)
 
     def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        headers = dict(headers or {})
+        if self.path == "/v2/":
+            self._send(status, body, headers)
+            return
+        faults = self.server.registry.faults
+        if faults.encoding:
+            body = gzip.compress(body)
+            headers |= {"Content-Encoding": faults.encoding, "Content-Length": str(len(body))}
+        headers |= faults.headers
+        if faults.noise == "continue":
+            self._without_end(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if faults.noise == "trailers":
+            headers |= {"Transfer-Encoding": "chunked"}
+            headers.pop("Content-Length", None)
+            self._send(status, b"%x\r\n%b\r\n0\r\n" % (len(body), body), headers, chunked=True)
+            self._without_end(b"X: y\r\n")
+        whole = self.wfile
+        self.wfile = _Slow(whole, faults.slow, faults.pause) if faults.slow else whole  # type: ignore[assignment]
+        try:
+            self._send(status, body, headers)
+        finally:
+            self.wfile = whole
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str], *, chunked: bool = False) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
-        if "Content-Length" not in (headers or {}):
+        if "Content-Length" not in headers and not chunked:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        rate = self.server.registry.faults.rate
+        piece = int(rate / 50) or len(body) or 1
+        for at in range(0, len(body) if self.command != "HEAD" else 0, piece):
+            self.wfile.write(body[at : at + piece])
+            time.sleep(0.02 if rate else 0)
+
+    def _without_end(self, line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            for _ in range(1 << 14):
+                self.wfile.write(line * 1000)
+        raise CutError
 
     def _error(self, status: int, message: str) -> None:
         self._drain()

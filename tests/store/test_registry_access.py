@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ocickpt.errors import AuthError, RegistryError, UsageError
-from ocickpt.store import Access, Reference, open_store
+from ocickpt.store import Access, Reference, open_store, registry, tls
 from ocickpt.store.registry import RegistryStore
 from tests.store.conftest import FAST
 from tests.store.material import TYPE, data_of, put_artifact
@@ -176,6 +176,40 @@ def test_a_certificate_in_certs_d(certificate: Path, home: Path) -> None:
         (folder / "ca.crt").write_text("nonsense")
         with RegistryStore(registry.host, "web", FAST) as store, pytest.raises(UsageError, match=r"ca\.crt"):
             store.tags()
+
+
+@pytest.mark.lab
+def test_certificates_are_looked_up_by_the_name_that_users_write(
+    certificate: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docker.io, not the server behind it; where `location` leads elsewhere, the name that stands there."""
+    with serve(certificate) as served:
+        monkeypatch.setattr(registry, "_HUB_SERVER", served.host)
+        (home / "registries.conf").write_text(
+            f'[[registry]]\nprefix = "good.example"\nlocation = "{served.host}"\n'
+            '[[registry]]\nprefix = "hub.example"\nlocation = "docker.io/library"\n'
+        )
+        folders = home / ".config" / "containers" / "certs.d"
+        for name, host in (("docker.io", "docker.io"), ("hub.example", "docker.io"), ("good.example", served.host)):
+            with (
+                RegistryStore(name, "web", Access(retry=FAST.retry)) as store,
+                pytest.raises(RegistryError, match="certificate cannot be trusted") as caught,
+            ):
+                store.tags()
+            assert caught.value.hint.endswith(f"/etc/containers/certs.d/{host}")
+            (folders / host).mkdir(parents=True)
+            shutil.copy(certificate, folders / host / "ca.crt")
+            with RegistryStore(name, "web", Access(retry=FAST.retry)) as store:
+                assert store.tags() == []
+            shutil.rmtree(folders)
+
+
+def test_certificates_that_nobody_may_see_are_as_if_not_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, *_: object, **__: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    assert tls.context("reg.example", verify=True).check_hostname
 
 
 @pytest.mark.lab

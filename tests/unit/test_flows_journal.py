@@ -230,3 +230,10 @@ def test_a_place_that_is_taken() -> None:
     (Path(os.environ["OCICKPT_STORE"]) / "journal").write_text("")
     with pytest.raises(StorageError):
         Journal.begin(record())
+
+
+def test_one_that_was_left_and_is_over_leaves_no_file() -> None:
+    made = Journal.begin(record(RESTORE, OTHER))
+    made.leave()
+    made.close()
+    assert files() == []

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ocickpt import config
+from ocickpt import config, names
 from ocickpt.config import Config
 from ocickpt.engine import storage
-from ocickpt.errors import IncompatibleError, PrerequisiteError, UnsupportedError, UsageError
-from ocickpt.flows import bundle, policy
+from ocickpt.errors import IncompatibleError, NotFoundError, PrerequisiteError, UnsupportedError, UsageError
+from ocickpt.flows import bundle, instead, operation, policy
+from ocickpt.store import Access, Reference
 
 DIGEST = "sha256:" + "a" * 64
 SPEC: dict[str, Any] = {
@@ -47,6 +49,22 @@ def changed(place: str, value: Any) -> dict[str, Any]:
     else:
         at[last] = value
     return spec
+
+
+def test_what_is_fetched_meanwhile_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before podman gives up on the container (240 s), and says nothing of why."""
+    asked: list[Access] = []
+
+    def opened(_: Reference, access: Access) -> None:
+        asked.append(access)
+        raise NotFoundError("there is none")
+
+    monkeypatch.setattr(instead, "open_source", opened)
+    monkeypatch.setattr(operation, "make_directory", lambda place: None)
+    monkeypatch.setattr(policy, "pinned", lambda wanted, _: Reference.parse(wanted))
+    (tmp_path / "config.json").write_text(json.dumps({"annotations": {names.ANNOTATION_RESTORE: "reg.example/web:1"}}))
+    assert instead.create(["/bin/true"], ["--bundle", str(tmp_path), "c1"]) == 1
+    assert [access.within < 240 for access in asked] == [True]
 
 
 def test_the_same_fits() -> None:
