@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import signal
 import subprocess
 import weakref
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,6 @@ from typing import IO
 from ocickpt.errors import CommandError, PrerequisiteError
 
 _TAIL_LINES = 8
-_SUBREAPER = 36
-"""PR_SET_CHILD_SUBREAPER."""
 _GATE = 'read -r go && exec "$@" </dev/null'
 
 
@@ -77,39 +74,6 @@ def run(
 def call(argv: Sequence[str]) -> int:
     """Run `argv` with this process's own stdin, stdout and stderr; its exit status."""
     return subprocess.run(list(argv), check=False).returncode
-
-
-def call_whole(argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
-    """As `call`, with all our descriptors, and this environment or `env`, for what leaves processes behind on purpose.
-
-    When it fails, whatever it left is ended: crun forgets processes that CRIU has restored when it fails afterwards.
-    """
-    import ctypes  # not for everybody who runs a command
-
-    library = ctypes.CDLL(None)
-    # What loses its parent becomes our child, not our caller's (prctl(2)).
-    library.prctl(_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0)
-    before = set(_children())
-    try:
-        status = subprocess.run(list(argv), check=False, close_fds=False, env=env).returncode
-        while status and (left := set(_children()) - before):
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
-        return status
-    finally:
-        library.prctl(_SUBREAPER, ctypes.c_ulong(0), 0, 0, 0)
-
-
-def _children() -> list[int]:
-    """The children of this process, whichever thread has made them (proc(5))."""
-    found: list[int] = []
-    for path in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # the thread has ended
-            found += map(int, path.read_text("ascii").split())
-    return found
 
 
 class Background:

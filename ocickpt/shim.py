@@ -42,6 +42,7 @@ from ocickpt import names, runtimes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 OPERATIONS = Path("/run/ocickpt/op")
@@ -80,10 +81,10 @@ def main(argv: list[str]) -> NoReturn:
     if verb in ("start", "state", "delete") and named and (CREATED / named).exists():
         sys.exit(_before_it_runs([runtime, *arguments[:position]], verb, rest))
     if verb == "restore" and (key := _marked(runtimes.option(rest, "--image-path", verb))):
-        from ocickpt import proc
-
         arguments[position + 1 : position + 1] = _prepare_restore(key, rest)
-        sys.exit(_status(proc.call_whole([runtime, *arguments])))
+        from ocickpt import orphans
+
+        os._exit(_status(orphans.call([runtime, *arguments])))  # what an interpreter does at its end takes a while
     become(runtime, arguments)
 
 
@@ -281,7 +282,7 @@ def _prepare_restore(key: str, rest: list[str]) -> list[str]:
     flow = _connect(key)
     told = {"bundle": bundle, "image_path": image_path, "pid_file": pid_file, "conmon": os.getppid()}
     told["criu_configuration"] = os.environ.get("CRIU_CONFIG_FILE", "")
-    answer = _ask(flow, event="restore", **told) if flow else {}
+    answer = _ask(flow, _load_orphans, event="restore", **told) if flow else {}
     if not answer.get("ok"):
         if _KEY.fullmatch(key):
             with contextlib.suppress(OSError, IndexError):
@@ -289,6 +290,10 @@ def _prepare_restore(key: str, rest: list[str]) -> list[str]:
         sys.exit(f"ocickpt: {answer.get('error') or _GONE}")
     os.environ.update(answer.get("environment") or {})
     return [str(each) for each in answer.get("arguments") or ()]
+
+
+def _load_orphans() -> None:
+    from ocickpt import orphans  # noqa: F401 - while the flow is at work
 
 
 def _marked(image_path: str) -> str:
@@ -313,11 +318,12 @@ def _connect(key: str) -> io.BufferedRWPair | None:
     return connection.makefile("rwb")
 
 
-def _ask(flow: io.BufferedRWPair, **message: Any) -> dict[str, Any]:
-    """Send one message and wait for its answer; empty when the flow is gone."""
+def _ask(flow: io.BufferedRWPair, meanwhile: Callable[[], None] = lambda: None, **message: Any) -> dict[str, Any]:
+    """Send one message and wait for its answer, doing something `meanwhile`; empty when the flow is gone."""
     try:
         flow.write(json.dumps(message).encode() + b"\n")
         flow.flush()
+        meanwhile()
         answer = json.loads(flow.readline() or b"{}")
     except (OSError, ValueError):
         return {}

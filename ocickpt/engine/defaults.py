@@ -7,6 +7,7 @@ and seccomp.json; podman pkg/specgen/generate/config_common.go (BlockAccessToKer
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from ocickpt.errors import PrerequisiteError
 
 _CONFIGURATION: Final = ("/usr/share/containers/containers.conf", "/etc/containers/containers.conf")
 _DROP_INS: Final = "/etc/containers/containers.conf.d"
+_SAYS: Final = re.compile(r"^[^#\n]*default_capabilities", re.MULTILINE)
 _PROFILES: Final = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
 _CAPABILITIES: Final = frozenset(
     {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID",
@@ -39,7 +41,10 @@ def capabilities(root: Path = Path("/")) -> frozenset[str]:
     drop_ins = sorted((root / _DROP_INS.lstrip("/")).glob("*.conf"))
     for path in (*(root / each.lstrip("/") for each in _CONFIGURATION), *drop_ins):
         try:
-            value = tomllib.loads(path.read_text("utf-8")).get("containers", {}).get("default_capabilities")
+            text = path.read_text("utf-8")
+            # Such files are mostly comments, and long.
+            value = tomllib.loads(text).get("containers", {}) if _SAYS.search(text) else {}
+            value = value.get("default_capabilities")
         except FileNotFoundError:
             continue
         except (OSError, ValueError, AttributeError) as error:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocickpt import config, guard, libraries, names, proc, runtimes, shim
+from ocickpt import config, guard, libraries, names, orphans, proc, runtimes, shim
 from ocickpt.engine import criu, host, openat2, podman, storage
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError, StorageError
 from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, policy, preflight
@@ -239,7 +239,7 @@ def _restore(
     paths = ["--image-path", str(request.work / "images"), "--work-path", str(request.work)]
     command = [*request.call, "restore", "--detach", "--bundle", str(request.bundle), *paths, *options, request.id]
     # With our own descriptors: they become the container's.
-    status = proc.call_whole(command, environment)
+    status = orphans.call(command, environment)
     if status:
         reasons = criu.log_errors(request.work / "restore.log")
         raise CommandError(f"CRIU cannot restore the checkpoint: {'; '.join(reasons) or 'it said nothing'}")

@@ -9,8 +9,7 @@ Source: linux/Documentation/userspace-api/seccomp_filter.rst; include/uapi/linux
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from ocickpt.errors import IntegrityError
 
@@ -29,8 +28,7 @@ _DEEPEST: Final = 200
 """Questions about arguments, one behind the other; a profile has a dozen."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """A test of a 32-bit word of the arguments, and what follows from it."""
 
     offset: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from ocickpt.errors import IntegrityError
 from ocickpt.trust.process import capability_mask
@@ -19,8 +19,7 @@ _FREE_DEVICES = frozenset({(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1
 """null, zero, full, random, urandom, tty, console, ptmx (config-linux.md, "Default Devices")."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """A mount that the specification asks for."""
 
     type: str
@@ -30,7 +29,7 @@ class Mount:
     """Whether what is mounted below its source comes along."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Expected:
     """The container that a specification describes. Capabilities are masks."""
 

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import profile
-from ocickpt.gate.bpf import Program, allows_no_more, only_refuses
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.images import Images, Message
 
@@ -73,24 +72,29 @@ def _chain(thread: Message, filters: list[Message], number: int) -> list[Message
 
 def _weaker(code: bytes, wanted: dict[str, Any]) -> str:
     """What a filter allows that the profile does not; nothing if there is none."""
+    from ocickpt.gate.bpf import only_refuses
+
     compiled = b""
     for compiled in profile.compiled(wanted, like=code):
         front = code.removesuffix(compiled)
         if not front or (len(front) < len(code) and only_refuses(front)):
             return ""
-    return allowed_more(code, compiled, profile.architectures())
+    return allowed_more(code, compiled)
 
 
-def allowed_more(code: bytes, limit: bytes, architectures: tuple[int, ...]) -> str:
+def allowed_more(code: bytes, limit: bytes) -> str:
     """A system call that the filter `code` allows and `limit` does not, in words; nothing if there is none.
 
     It may have been compiled by another libseccomp, in another order: so they are compared by what they answer.
     """
+    from ocickpt.gate import libseccomp  # hardly ever, and it takes long to load
+    from ocickpt.gate.bpf import Program, allows_no_more
+
     found, wanted = Program(code), Program(limit)
-    for architecture in architectures:
+    for architecture in libseccomp.architectures():
         bases = (0, _X32) if architecture == _X86_64 else (0,)
         for number in (base + each for base in bases for each in range(_CALLS)):
             answer, most = found.answer(architecture, number), wanted.answer(architecture, number)
             if not allows_no_more(answer, most):
-                return f"it allows {profile.name_of(architecture, number)}, which the profile does not"
+                return f"it allows {libseccomp.name_of(architecture, number)}, which the profile does not"
     return ""

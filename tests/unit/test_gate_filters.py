@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocickpt.errors import IntegrityError
-from ocickpt.gate import profile
+from ocickpt.gate import libseccomp, profile
 from ocickpt.gate.bpf import Program, allows_no_more, only_refuses, permissive
 from ocickpt.gate.filters import allowed_more
 
 KILL, ERRNO, TRACE, ALLOW = 0, 0x00050001, 0x7FF00000, 0x7FFF0000
 LOAD, AND, RETURN, JUMP, EQUAL, GREATER = 0x20, 0x54, 0x06, 0x05, 0x15, 0x25
 NAMES = ("read", "write", "clone", "personality", "bpf", "mount", "socket", "openat", "ptrace", "keyctl")
-ARCHITECTURES = profile.architectures()
+ARCHITECTURE = libseccomp.architectures()[0]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "CACHE", tmp_path / "run" / "filters")
+    (tmp_path / "run").mkdir(exist_ok=True)
 
 
 def code(*instructions: tuple[int, int, int, int]) -> bytes:
@@ -54,7 +61,7 @@ RULE = st.builds(
 def test_however_it_is_sorted_it_is_the_same(found: list[dict[str, Any]]) -> None:
     lots = [rules(f"{name}", action="SCMP_ACT_KILL") for name in ("swapon", "swapoff")] * 20
     one, other = profile.compiled(of(*found, *lots))
-    assert allowed_more(one, other, ARCHITECTURES) == allowed_more(other, one, ARCHITECTURES) == ""
+    assert allowed_more(one, other) == allowed_more(other, one) == ""
 
 
 def test_runc_sorts_its_own_way() -> None:
@@ -68,9 +75,9 @@ def test_runc_sorts_its_own_way() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_call_more_is_named(name: str) -> None:
     others = [each for each in NAMES if each != name]
-    told = allowed_more(compiled(rules(*NAMES)), compiled(rules(*others)), ARCHITECTURES)
+    told = allowed_more(compiled(rules(*NAMES)), compiled(rules(*others)))
     assert told == f"it allows {name}, which the profile does not"
-    assert allowed_more(compiled(rules(*others)), compiled(rules(*NAMES)), ARCHITECTURES) == ""
+    assert allowed_more(compiled(rules(*others)), compiled(rules(*NAMES))) == ""
 
 
 @pytest.mark.parametrize(
@@ -87,21 +94,21 @@ def test_other_arguments_are_more(arguments: list[dict[str, Any]] | None) -> Non
     wanted = compiled(rules("clone", args=MASKED))
     more: dict[str, Any] = {"args": arguments} if arguments else {}
     found = compiled(rules("clone", **more))
-    assert "clone" in allowed_more(found, wanted, ARCHITECTURES)
-    assert allowed_more(compiled(), wanted, ARCHITECTURES) == ""
+    assert "clone" in allowed_more(found, wanted)
+    assert allowed_more(compiled(), wanted) == ""
 
 
 def test_a_weaker_answer_is_more() -> None:
     wanted = compiled(rules("clone", action="SCMP_ACT_KILL"))
     for action in ("SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY", "SCMP_ACT_ERRNO"):
         found = compiled(rules("clone", action=action))
-        assert "clone" in allowed_more(found, wanted, ARCHITECTURES), action
+        assert "clone" in allowed_more(found, wanted), action
     assert sorted([ALLOW, KILL, TRACE, 0x80000000, ERRNO], key=permissive) == [0x80000000, KILL, ERRNO, TRACE, ALLOW]
 
 
 def test_another_architecture_is_more() -> None:
     for_one = of(rules("read")) | {"architectures": ["SCMP_ARCH_X86_64"]}
-    assert "it allows" in allowed_more(compiled(rules("read")), next(profile.compiled(for_one)), ARCHITECTURES)
+    assert "it allows" in allowed_more(compiled(rules("read")), next(profile.compiled(for_one)))
 
 
 def test_what_runc_puts_in_front_only_refuses() -> None:
@@ -141,16 +148,16 @@ def bomb(depth: int) -> bytes:
 )
 def test_a_program_that_no_runtime_makes_is_refused(program: bytes) -> None:
     with pytest.raises(IntegrityError):
-        Program(program).answer(ARCHITECTURES[0], 0)
+        Program(program).answer(ARCHITECTURE, 0)
 
 
 @pytest.mark.parametrize("depth", [3, 30, 150, 1000])
 def test_many_ways_through_a_program_take_no_time(depth: int) -> None:
     begun = time.process_time()
     try:
-        found = Program(bomb(depth)).answer(ARCHITECTURES[0], 0)
+        found = Program(bomb(depth)).answer(ARCHITECTURE, 0)
         assert not allows_no_more(found, ERRNO)
-        allows_no_more(found, Program(bomb(depth)).answer(ARCHITECTURES[0], 0))
+        allows_no_more(found, Program(bomb(depth)).answer(ARCHITECTURE, 0))
     except IntegrityError as error:
         assert depth > 100, error.message
     assert time.process_time() - begun < 5
@@ -173,3 +180,14 @@ PROFILES: list[dict[str, Any]] = [
 def test_a_profile_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(IntegrityError, match="seccomp profile"):
         next(profile.compiled(wrong))
+
+
+def test_what_was_compiled_is_kept_but_not_all_of_it() -> None:
+    first = compiled(rules("read"))
+    assert [path.read_bytes() for path in profile.CACHE.iterdir()] == [first]
+    assert profile.CACHE.stat().st_mode & 0o777 == 0o700
+    next(profile.CACHE.iterdir()).write_bytes(b"kept")
+    assert compiled(rules("read")) == b"kept"
+    for number in range(100):
+        compiled(rules("clone", args=[condition(0, number)]))
+    assert len(list(profile.CACHE.iterdir())) == 64

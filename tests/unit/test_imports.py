@@ -17,7 +17,7 @@ MOST_LINES = 500
 
 BOTTOM = {"ocickpt", "ocickpt.errors", "ocickpt.names", "ocickpt.model", "ocickpt.proc", "ocickpt.schema"}
 BOTTOM |= {"ocickpt.description", "ocickpt.config", "ocickpt.libraries", "ocickpt.versions", "ocickpt.processes"}
-BOTTOM |= {"ocickpt.runtimes"}
+BOTTOM |= {"ocickpt.runtimes", "ocickpt.orphans"}
 ROOMS = ("engine", "memory", "pack", "store", "trust")
 
 # What each room may import besides itself and BOTTOM. Longest name first found wins.
@@ -37,10 +37,10 @@ MAY_IMPORT = {
 # At the bottom, the smaller know nothing of the greater.
 ORDER = (
     "ocickpt.errors", "ocickpt.libraries", "ocickpt.versions", "ocickpt.names", "ocickpt.runtimes", "ocickpt.processes",
-    "ocickpt.model", "ocickpt.schema",
+    "ocickpt.orphans", "ocickpt.model", "ocickpt.schema",
     "ocickpt.config", "ocickpt.proc", "ocickpt.description",
 )  # fmt: skip
-SUBPROCESSES = {"ocickpt.proc", "ocickpt.shim", "ocickpt.guard"}
+SUBPROCESSES = {"ocickpt.proc", "ocickpt.orphans", "ocickpt.shim", "ocickpt.guard"}
 
 
 def name_of(path: Path) -> str:

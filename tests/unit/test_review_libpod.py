@@ -345,7 +345,7 @@ def test_a_host_may_give_more_by_default(tmp_path: Path) -> None:
     drop_in = tmp_path / "etc/containers/containers.conf.d/x.conf"
     drop_in.write_text('[containers]\ndefault_capabilities = ["CAP_NET_RAW"]')
     assert defaults.capabilities(tmp_path) == {"NET_RAW"}
-    drop_in.write_text("[")
+    drop_in.write_text("default_capabilities = [")
     with pytest.raises(PrerequisiteError, match=r"x\.conf"):
         defaults.capabilities(tmp_path)
 
