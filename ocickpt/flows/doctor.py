@@ -154,6 +154,13 @@ def _libraries() -> Iterator[Check]:
         yield Check("python libraries", "ok", ", ".join(libraries.LIBRARIES))
 
 
+def _libseccomp() -> Iterator[Check]:
+    from ocickpt.gate import libseccomp
+
+    libseccomp.architectures()
+    yield Check("libseccomp", "ok", "compiles profiles, for filters to be held against")
+
+
 def _kernel() -> Iterator[Check]:
     if not host.criu_version() or os.geteuid() != 0:
         return
@@ -273,6 +280,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[], Iterable[Check]]], ...]] = (
     ("pycriu", _pycriu),
     ("skopeo", _skopeo),
     ("python libraries", _libraries),
+    ("libseccomp", _libseccomp),
     ("kernel features", _kernel),
     ("cgroups", _cgroups),
     ("security module", _lsm),

@@ -78,7 +78,7 @@ def test_it_needs_what_the_project_needs(package: Path) -> None:
     for requirement in project["dependencies"]:
         name, _, version = requirement.partition(">=")
         assert needed.pop(f"python3-{name}").removeprefix("(>= 1:").removeprefix("(>= ") == f"{version})"
-    assert set(needed) == {"podman", "criu", "python3-pycriu", "crun"}
+    assert set(needed) == {"podman", "criu", "python3-pycriu", "libseccomp2", "crun"}
 
 
 def test_everything_is_root_s_and_nobody_else_can_write(package: Path) -> None:
