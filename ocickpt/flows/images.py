@@ -67,8 +67,7 @@ def verify(
     images = [path.removeprefix(_IMAGES) for path in names if path != _DESCRIPTORS]
     found = gate.Images(images, lambda name: rebuilder.file(_IMAGES + name))
     gate.check(found, expected)
-    if not criu.ignores_cgroups(shown.runtime.name):
-        gate.check_cgroups(found, shown.container.id)
+    gate.check_cgroups(found, shown.container.id, expected, ignored=criu.ignores_cgroups(shown.runtime.name))
     gate.check_tree(
         (
             (entry.path, entry.type, entry.major, entry.minor)

@@ -23,7 +23,8 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS, _END = 0, 4, 16, 64
 """Offsets in struct seccomp_data."""
 _LONGEST: Final = 4096
 """Instructions of one filter (BPF_MAXINSNS)."""
-_STEPS: Final = 200_000
+_STEPS: Final = 2_000_000
+"""For all answers of a program together."""
 _DEEPEST: Final = 200
 """Questions about arguments, one behind the other; a profile has a dozen."""
 
@@ -57,7 +58,6 @@ class Program:
 
     def answer(self, architecture: int, number: int) -> Tree:
         """What is left of it for one system call of one architecture (AUDIT_ARCH_…)."""
-        self._steps = 0
         return self._follow(0, {_NUMBER: number, _ARCHITECTURE: architecture}, 0, {}, 0)
 
     def _follow(

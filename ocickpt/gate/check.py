@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocickpt.errors import IntegrityError
 from ocickpt.gate import files, filters, mounts, tasks
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.images import Images
@@ -12,9 +13,12 @@ def check(images: Images, expected: Expected) -> None:
 
     Raises IntegrityError for what such a container cannot have, UnsupportedError for what this version does not know.
     """
-    images.decode_all()
-    tasks.check_processes(images, expected)
-    mounts.check_mounts(images.numbered("mountpoints"), expected)
-    files.check_files(images, expected)
-    files.check_nodes(images, expected)
-    filters.check_filters(images, expected)
+    try:
+        images.decode_all()
+        tasks.check_processes(images, expected)
+        mounts.check_mounts(images.numbered("mountpoints"), expected)
+        files.check_files(images, expected)
+        files.check_nodes(images, expected)
+        filters.check_filters(images, expected)
+    except (AttributeError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise IntegrityError(f"the checkpoint's images hold what cannot be: {error}") from error

@@ -15,7 +15,7 @@ from ocickpt.trust.process import capability_mask
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
 """What takes something away from a mount, as mount(2) has it."""
 _OPTIONS = {"ro": RDONLY, "nosuid": NOSUID, "nodev": NODEV, "noexec": NOEXEC}
-_FREE_DEVICES = frozenset({(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)})
+_FREE_DEVICES = frozenset(("c", *each) for each in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)))
 """null, zero, full, random, urandom, tty, console, ptmx (config-linux.md, "Default Devices")."""
 
 
@@ -58,15 +58,15 @@ class Expected:
     oom_score_adj: int
     realtime: bool
     """Whether it was given another scheduling class than the usual ones."""
-    devices: frozenset[tuple[int, int]]
-    """The (major, minor) numbers of devices that it has nodes for."""
+    devices: frozenset[tuple[str, int, int]]
+    """What it has nodes for: ``b`` or ``c``, major and minor number."""
 
     @classmethod
     def of(cls, spec: dict[str, Any]) -> Self:
         """What `spec` describes; IntegrityError for one that is not of the right form."""
         try:
             return cls._of(spec)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise IntegrityError(f"an OCI specification is not of the right form: {error}") from error
 
     @classmethod
@@ -95,8 +95,7 @@ class Expected:
             },
             oom_score_adj=int(process.get("oomScoreAdj") or 0),
             realtime=scheduler.get("policy") in ("SCHED_FIFO", "SCHED_RR", "SCHED_DEADLINE"),
-            devices=_FREE_DEVICES
-            | {(int(each.get("major") or 0), int(each.get("minor") or 0)) for each in linux.get("devices") or ()},
+            devices=_FREE_DEVICES | {_device(each) for each in linux.get("devices") or ()},
         )
 
     def may(self, capability: str) -> bool:
@@ -109,6 +108,11 @@ def path(text: Any) -> str:
     if not isinstance(text, str) or not text.startswith("/"):
         raise TypeError(f"{str(text)[:100]!r} is no path")
     return posixpath.normpath(f"/{text.lstrip('/')}")
+
+
+def _device(found: dict[str, Any]) -> tuple[str, int, int]:
+    kind = "b" if found.get("type") == "b" else "c"
+    return kind, int(found.get("major") or 0), int(found.get("minor") or 0)
 
 
 def _mask(sets: dict[str, Any], name: str) -> int:

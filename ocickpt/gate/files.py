@@ -12,13 +12,13 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ocickpt.engine import archive
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate.expected import Expected
-from ocickpt.gate.images import Images, Message
+from ocickpt.gate.images import Images, Message, text
 from ocickpt.model import FileType
 
 _REGULAR, _PACKET, _NAMESPACE, _TUN, _EXTERNAL, _BPF, _FANOTIFY = 1, 10, 14, 15, 16, 19, 12
@@ -38,13 +38,15 @@ _NAMESPACE_FIELDS: Final = (
     "pid_ns_id", "net_ns_id", "ipc_ns_id", "uts_ns_id", "mnt_ns_id", "user_ns_id", "cgroup_ns_id", "time_ns_id",
 )  # fmt: skip
 _MOST_DESCRIPTORS: Final = 3
+_WITH_NODES: Final = (5, 6)
+"""tmpfs, whose nodes are looked at, and devpts (fstype)."""
 _VMA_FOREIGN: Final = 1 << 17 | 1 << 27 | 1 << 31
 """VMA_AREA_UPROBES, VMA_EXT_PLUGIN, VMA_UNSUPP (criu/include/image.h)."""
 
 
 def check_files(images: Images, expected: Expected) -> None:
     """Refuse files, sockets and nodes that a container as `expected` cannot have. IntegrityError, UnsupportedError."""
-    mounts = {mount.mnt_id for found in images.numbered("mountpoints").values() for mount in found}
+    mounts = {mount.mnt_id: mount for found in images.numbered("mountpoints").values() for mount in found}
     ids = [each for found in images.numbered("ids").values() for each in found]
     own = {getattr(each, field) for each in ids for field in _NAMESPACE_FIELDS}
     roots = images.one("inventory").root_ids
@@ -93,13 +95,13 @@ def _has(field: str, expected: Expected) -> bool:
     return kinds.get(field, field.partition("_")[0]) in expected.namespaces
 
 
-def _file(file: Message, expected: Expected, mounts: set[int], namespaces: set[int]) -> str:
+def _file(file: Message, expected: Expected, mounts: Mapping[int, Message], namespaces: set[int]) -> str:
     """What is wrong with an entry of files.img; nothing if it can be the container's."""
     kind = file.type
     if kind == _EXTERNAL or (kind == _REGULAR and file.reg.ext):
         return "opens a file that only a plugin of CRIU's could open"
     if kind == _REGULAR:
-        return _regular(file.reg, mounts)
+        return _regular(file.reg, expected, mounts)
     if kind == _NAMESPACE and file.nsf.ns_id not in namespaces:
         return "holds a namespace of the host open"
     if kind == _PACKET and not expected.may("NET_RAW"):
@@ -122,11 +124,18 @@ def _file(file: Message, expected: Expected, mounts: set[int], namespaces: set[i
     return ""
 
 
-def _regular(file: Message, mounts: set[int]) -> str:
-    if ".." in file.name.split("/"):
-        return f"opens {file.name[:200]!r}, which leads elsewhere"
+def _regular(file: Message, expected: Expected, mounts: Mapping[int, Message]) -> str:
+    name = text(file.name)
+    if ".." in name.split("/"):
+        return f"opens {name[:200]!r}, which leads elsewhere"
     if file.mnt_id not in mounts:
-        return f"opens {file.name[:200]!r} on no mount of its container"
+        return f"opens {name[:200]!r} on no mount of its container"
+    # CRIU holds the mode against that of what it has opened.
+    made = mounts[file.mnt_id].fstype in _WITH_NODES
+    if stat.S_ISBLK(file.mode) and not any(kind == "b" for kind, _, _ in expected.devices):
+        return f"opens the block device {name[:200]!r}, which its container has not"
+    if stat.S_ISCHR(file.mode) and not (made or expected.may("MKNOD")):
+        return f"opens a device at {name[:200]!r}, where its container has none"
     return ""
 
 
@@ -142,10 +151,10 @@ def _internet(socket: Message, expected: Expected, namespaces: set[int]) -> str:
     return ""
 
 
-def _local(socket: Message, mounts: set[int], namespaces: set[int]) -> str:
+def _local(socket: Message, mounts: Mapping[int, Message], namespaces: set[int]) -> str:
     if socket.uflags & _UNIX_OUTSIDE:
         return "has a unix socket that is connected to a process of the host"
-    if ".." in socket.name_dir.split("/") or b".." in socket.name.split(b"/"):
+    if ".." in text(socket.name_dir).split("/") or b".." in socket.name.split(b"/"):
         return f"has a unix socket at {socket.name[:200]!r}, which leads elsewhere"
     if socket.mnt_id not in {-1, *mounts} or (socket.ns_id and socket.ns_id not in namespaces):
         return "has a unix socket on no mount, or in no network, of its container"
@@ -155,7 +164,7 @@ def _local(socket: Message, mounts: set[int], namespaces: set[int]) -> str:
 def _check_node(what: str, mode: int, major: int, minor: int, expected: Expected) -> None:
     if not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) or expected.may("MKNOD"):
         return
-    if stat.S_ISBLK(mode) or (major, minor) not in expected.devices:
+    if ("b" if stat.S_ISBLK(mode) else "c", major, minor) not in expected.devices:
         kind = "block" if stat.S_ISBLK(mode) else "character"
         raise IntegrityError(f"the checkpoint makes {what} a {kind} device {major}:{minor} that its container has not")
 

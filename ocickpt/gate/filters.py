@@ -18,6 +18,7 @@ _DISABLED, _FILTER = 0, 2
 _TSYNC: Final = 1
 _KNOWN_FLAGS: Final = 0b111
 """TSYNC, LOG, SPEC_ALLOW (linux/seccomp.h)."""
+_MOST_OLDEST: Final = 4
 _CALLS: Final = 1024
 """No architecture has as many; x32 has its own from 2^30 on."""
 _X32: Final = 1 << 30
@@ -45,6 +46,8 @@ def check_filters(images: Images, expected: Expected) -> None:
                 raise IntegrityError(
                     f"thread {thread} of the checkpoint has no seccomp filter, and its container has one"
                 )
+    if len(oldest) > _MOST_OLDEST:
+        raise IntegrityError("the checkpoint's threads have different oldest seccomp filters: a container has one")
     if expected.seccomp:
         for code, thread in oldest.items():
             if problem := _weaker(code, expected.seccomp):

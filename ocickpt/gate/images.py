@@ -125,9 +125,15 @@ class Images:
                 self.messages(name)
 
 
+def text(value: Any) -> str:
+    """A string of a message: where it is no UTF-8 (the name of a file need not be), with what is wrong escaped."""
+    return value if isinstance(value, str) else bytes(value).decode("utf-8", "surrogateescape")
+
+
 def _check_name(name: str) -> None:
     stem = name.removesuffix(".img")
-    if stem == name:
+    # CRIU writes numbers without zeros in front: two names of one number would be two images to us, and one to CRIU.
+    if stem == name or re.search(r"-0[0-9a-f]", stem, re.IGNORECASE):
         raise UnsupportedError(f"{name[:200]!r} is no image of CRIU")
     for pattern, reason in REFUSED.items():
         if re.fullmatch(pattern, stem, re.ASCII):

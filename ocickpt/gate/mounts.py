@@ -2,27 +2,36 @@
 
 CRIU takes flags, masks and mount points from its images; of the specification the runtime hands it the bind mounts.
 
-Source: images/mnt.proto; criu/mount.c; runc criu_linux.go (addCriuRestoreMount, addMaskPaths); crun criu.c
-(register_masked_paths_mounts); runtime-spec, config.md, "Mounts".
+Source: images/mnt.proto; criu/mount.c, mount-v2.c; runc criu_linux.go (addCriuRestoreMount, addMaskPaths); crun criu.c
+(register_masked_paths_mounts); runtime-spec, config.md, "Mounts"; mount(2).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import posixpath
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from ocickpt.engine import host
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate.expected import RDONLY, Expected, Mount
-from ocickpt.gate.images import Message
+from ocickpt.gate.images import Message, text
 
-_TMPFS: Final = 5
-_CGROUP, _CGROUP2 = 12, 23
-_KINDS: Final = {"proc": 1, "sysfs": 2, "tmpfs": 5, "ramfs": 5, "devpts": 6, "mqueue": 14, "cgroup2": _CGROUP2}
+_PROC, _SYSFS, _TMPFS, _DEVPTS, _CGROUP, _CGROUP2 = 1, 2, 5, 6, 12, 23
+"""fstype."""
+_KINDS: Final = {
+    "proc": _PROC, "sysfs": _SYSFS, "tmpfs": _TMPFS, "ramfs": _TMPFS, "devpts": _DEVPTS, "mqueue": 14,
+    "cgroup2": _CGROUP2,
+}  # fmt: skip
 """fstype by the specification's type."""
-_MADE: Final = frozenset({1, 2, 5, 6, 12, 14, 23})
+_MADE: Final = frozenset({_PROC, _SYSFS, _TMPFS, _DEVPTS, _CGROUP, 14, _CGROUP2})
 """Filesystems that consist of nothing but what the container puts into them."""
+_OF_SUPERBLOCK: Final = 1 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 15 | 1 << 16 | 1 << 23 | 1 << 25
+"""RDONLY, SYNCHRONOUS, MANDLOCK, DIRSYNC, SILENT, POSIXACL, I_VERSION, LAZYTIME: what a filesystem can be mounted with.
+CRIU hands all flags to mount(2), where others say to bind, move or remount something."""
+_OF_MOUNT: Final = 0xF | 1 << 8 | 1 << 10 | 1 << 11 | 0xF << 17 | 1 << 21 | 1 << 24
+"""RDONLY, NOSUID, NODEV, NOEXEC, NOSYMFOLLOW, the ATIMEs, and the four kinds of propagation."""
 _CONSOLE: Final = "/dev/console"
 _NULL, _EMPTY_DIRECTORY = "/dev/null", "/.empty-directory"
 """What masks a file, and a directory under crun."""
@@ -41,86 +50,152 @@ def check_mounts(namespaces: Mapping[int, list[Message]], expected: Expected) ->
     """
     if not namespaces:
         raise IntegrityError("the checkpoint does not say what its container mounts")
-    roots = set[int]()
+    roots = set[tuple[object, ...]]()
     for mounts in namespaces.values():
-        by_path: dict[str, list[Message]] = {}
         for mount in mounts:
-            _check_names(mount)
-            by_path.setdefault(mount.mountpoint, []).append(mount)
-        for path, found in by_path.items():
-            for mount in found:
-                _check_mount(path, mount, expected)
-        roots |= {mount.root_dev for mount in by_path.get("/", ())}
-        _check_there(by_path, expected)
+            _check_form(mount)
+        found = _Tree(mounts, expected)
+        found.check()
+        roots.add((found.root.fstype, found.root.root_dev, text(found.root.source), text(found.root.options)))
     if len(roots) != 1:
         raise UnsupportedError("the checkpoint has more than one root filesystem")
 
 
-def _check_names(mount: Message) -> None:
-    if mount.with_plugin or mount.ext_mount or mount.deleted:
-        raise UnsupportedError(f"the checkpoint mounts something of its host at {mount.mountpoint[:200]!r}")
-    for text in (mount.mountpoint, mount.root):
-        if not text.startswith("/") or ".." in text.split("/") or not text.isprintable():
-            raise IntegrityError(f"the checkpoint mounts {text[:200]!r}, which is no path")
+def _check_form(mount: Message) -> None:
+    """What no mount of any container has."""
+    path = text(mount.mountpoint)
+    if mount.with_plugin or mount.ext_mount or mount.deleted or mount.fsname:
+        raise UnsupportedError(f"the checkpoint mounts something of its host at {path[:200]!r}")
+    for each in (path, text(mount.root)):
+        if not each.startswith("/") or ".." in each.split("/") or posixpath.normpath(each) != each:
+            raise IntegrityError(f"the checkpoint mounts {each[:200]!r}, which is no path")
+    if not mount.HasField("sb_flags") or mount.sb_flags & ~_OF_SUPERBLOCK or mount.flags & ~_OF_MOUNT:
+        raise IntegrityError(
+            f"the checkpoint's mount at {path[:200]!r} has the flags {mount.flags:#x} {mount.sb_flags:#x}: they would"
+            " do more than mount a filesystem"
+        )
 
 
-def _check_mount(path: str, mount: Message, expected: Expected) -> None:
-    """One mount: who asked for it, and with which flags."""
-    what = f"the checkpoint's mount at {path[:200]!r}"
-    if path == "/":
-        if expected.root_readonly and not mount.flags & RDONLY:
-            raise IntegrityError(f"{what} is writable, and the container's root filesystem is not")
-        return
-    wanted = expected.mounts.get(path)
-    if wanted:
-        _check_wanted(what, mount, wanted)
-    elif path in expected.masked:
-        if not (mount.ext_key in (_NULL, path) or mount.ext_key.endswith(_EMPTY_DIRECTORY) or _is_empty(mount)):
-            raise IntegrityError(f"{what} does not hide what the container must not see there")
-    elif path in expected.readonly:
-        if mount.ext_key or not mount.flags & RDONLY or mount.fstype not in (1, 2):
+class _Tree:
+    """The mounts of one namespace, by their places."""
+
+    def __init__(self, mounts: list[Message], expected: Expected) -> None:
+        self._expected = expected
+        self._free = expected.may("SYS_ADMIN")
+        """Whether processes of the container may mount by themselves."""
+        self._mounts = {text(mount.mountpoint): mount for mount in reversed(mounts)}
+        if len(self._mounts) != len(mounts) and not self._free:
+            raise IntegrityError("the checkpoint mounts one thing over another, which its container cannot")
+        if "/" not in self._mounts:
+            raise IntegrityError("the checkpoint has a mount namespace without a root filesystem")
+        self.root = self._mounts["/"]
+        wanted = {**expected.mounts, **dict(self._moved())}
+        self._wanted: dict[str, Mount] = {path: each for path, each in wanted.items() if path in self._mounts}
+        self._missing = sorted(expected.mounts.keys() - self._wanted.keys() - {was for _, was in self._places})
+
+    def _moved(self) -> Iterator[tuple[str, Mount]]:
+        """Mounts that the specification has elsewhere, for a symlink of the image leads here (/var/run is /run)."""
+        self._places: list[tuple[str, str]] = []
+        absent = {where: each for where, each in self._expected.mounts.items() if where not in self._mounts}
+        for path in sorted(self._mounts.keys() - self._expected.mounts.keys()):
+            for where, each in absent.items():
+                if each.type in ("bind", "tmpfs") and posixpath.basename(where) == posixpath.basename(path) != "":
+                    self._places.append((path, where))
+                    yield path, each
+                    del absent[where]
+                    break
+
+    def check(self) -> None:
+        """All rules. IntegrityError."""
+        self._check_places()
+        for path, mount in self._mounts.items():
+            self._check_mount(path, mount)
+        if self._missing and not self._free:
+            raise IntegrityError(f"the checkpoint lacks the mount at {self._missing[0][:200]!r} that its container has")
+        for path in sorted((self._expected.masked | self._expected.readonly) & _EVERYWHERE):
+            if path not in self._mounts and self._kernels(path) in self._mounts and os.path.lexists(path):
+                raise IntegrityError(f"the checkpoint leaves {path} open, which its container protects")
+
+    def _check_places(self) -> None:
+        """Each is mounted on what is seen there, and is a filesystem of its own where it says so."""
+        if self._free:
+            return
+        outside = {
+            self.root.root_dev,
+            *(self._mounts[path].root_dev for path, each in self._wanted.items() if each.type == "bind"),
+        }
+        for path, mount in self._mounts.items():
+            if path == "/":
+                continue
+            if mount.parent_mnt_id != self._mounts[self._above(path)].mnt_id:
+                raise IntegrityError(f"the checkpoint's mount at {path[:200]!r} lies below what is mounted there")
+            if not mount.ext_key and mount.root_dev in outside:
+                raise IntegrityError(f"the checkpoint's mount at {path[:200]!r} is one of another of its mounts")
+
+    def _above(self, path: str) -> str:
+        while (path := posixpath.dirname(path)) not in self._mounts:
+            pass
+        return path
+
+    def _check_mount(self, path: str, mount: Message) -> None:
+        """One mount: who asked for it, and with which flags."""
+        what, expected = f"the checkpoint's mount at {path[:200]!r}", self._expected
+        if path == "/":
+            if mount.ext_key or (expected.root_readonly and not mount.flags & RDONLY):
+                raise IntegrityError(f"{what} is writable, and the container's root filesystem is not")
+        elif path in self._wanted:
+            _check_wanted(what, mount, self._wanted[path], dict(self._places).get(path, path))
+        elif path in expected.masked:
+            if not (mount.ext_key in (_NULL, path) or mount.ext_key.endswith(_EMPTY_DIRECTORY) or _is_empty(mount)):
+                raise IntegrityError(f"{what} does not hide what the container must not see there")
+        elif path in expected.readonly:
+            self._check_readonly(what, path, mount)
+        elif path == _CONSOLE and mount.fstype == _DEVPTS and not mount.ext_key and self._is_terminal(mount):
+            return
+        elif not self._belongs(path, mount):
+            raise IntegrityError(f"the container has no mount at {path[:200]!r}, its checkpoint has one")
+
+    def _check_readonly(self, what: str, path: str, mount: Message) -> None:
+        if mount.ext_key or not mount.flags & RDONLY:
             raise IntegrityError(f"{what} is writable, and the container's is not")
-    elif path == _CONSOLE and mount.fstype == 6 and not mount.ext_key:
-        return
-    elif not _belongs(path, mount, expected):
-        raise IntegrityError(f"the container has no mount at {path[:200]!r}, its checkpoint has one")
+        kernels = self._mounts.get(self._kernels(path))
+        own = kernels and (mount.fstype, mount.root_dev) == (kernels.fstype, kernels.root_dev)
+        if not own or mount.root != path.removeprefix(self._kernels(path)):
+            raise IntegrityError(f"{what} is not what the kernel has there")
+
+    def _is_terminal(self, mount: Message) -> bool:
+        terminals = self._mounts.get("/dev/pts")
+        return terminals is not None and mount.root_dev == terminals.root_dev
+
+    def _kernels(self, path: str) -> str:
+        """Which of the kernel's filesystems a path is of."""
+        return f"/{path.split('/')[1]}"
+
+    def _belongs(self, path: str, mount: Message) -> bool:
+        """Whether a mount that nobody asked for can be the container's all the same."""
+        if mount.ext_key:
+            return False
+        if mount.fstype in _MADE and self._free:
+            return True
+        for where, wanted in self._wanted.items():
+            if path.startswith(f"{where}/") and not wanted.flags & ~mount.flags:
+                if wanted.type == "cgroup" and mount.fstype in _kinds("cgroup"):
+                    return True
+                if wanted.recursive and mount.fstype == _TMPFS:
+                    return True
+        return False
 
 
-def _check_wanted(what: str, mount: Message, wanted: Mount) -> None:
+def _check_wanted(what: str, mount: Message, wanted: Mount, named: str) -> None:
+    """A mount that the specification has at `named`."""
     missing = wanted.flags & ~(mount.flags | (mount.sb_flags & RDONLY))
     if missing:
         raise IntegrityError(f"{what} may do more than the container's: it lacks {_flags(missing)}")
     if wanted.type == "bind":
-        if mount.ext_key != mount.mountpoint:
+        if mount.ext_key not in (text(mount.mountpoint), named):
             raise IntegrityError(f"{what} is not the directory or file that the container has there")
-    elif mount.ext_key or mount.fstype not in _kinds(wanted.type):
+    elif mount.ext_key or mount.fstype not in _kinds(wanted.type) or mount.root != "/":
         raise IntegrityError(f"{what} is not the {wanted.type} that the container has there")
-
-
-def _belongs(path: str, mount: Message, expected: Expected) -> bool:
-    """Whether a mount that nobody asked for can be the container's all the same."""
-    if mount.ext_key:
-        return False
-    if mount.fstype in _MADE and expected.may("SYS_ADMIN"):
-        return True
-    for where, wanted in expected.mounts.items():
-        if path.startswith(f"{where}/"):
-            if wanted.type == "cgroup" and mount.fstype in _kinds("cgroup") and not wanted.flags & ~mount.flags:
-                return True
-            if wanted.recursive and mount.fstype == _TMPFS and not wanted.flags & ~mount.flags:
-                return True
-    return False
-
-
-def _check_there(by_path: Mapping[str, list[Message]], expected: Expected) -> None:
-    """What would be missing: the specification's own mounts, and what protects the kernel's files."""
-    missing = sorted(expected.mounts.keys() - by_path.keys())
-    if missing and not expected.may("SYS_ADMIN"):
-        raise IntegrityError(f"the checkpoint lacks the mount at {missing[0][:200]!r} that its container has")
-    for path in sorted((expected.masked | expected.readonly) & _EVERYWHERE):
-        under = next((where for where in ("/proc", "/sys") if path.startswith(f"{where}/")), "")
-        if path not in by_path and under in by_path and os.path.lexists(path):
-            raise IntegrityError(f"the checkpoint leaves {path} open, which its container protects")
 
 
 def _kinds(name: str) -> tuple[int, ...]:
@@ -141,7 +216,7 @@ def _flags(mask: int) -> str:
     return " ".join(name for name, bit in (("ro", 1), ("nosuid", 2), ("nodev", 4), ("noexec", 8)) if mask & bit)
 
 
-def protected(namespaces: Iterable[list[Message]]) -> frozenset[str]:
-    """Where something is mounted in every mount namespace."""
-    found = [frozenset(mount.mountpoint for mount in mounts) for mounts in namespaces]
-    return frozenset.intersection(*found) if found else frozenset()
+def writes_cgroups(namespaces: Mapping[int, list[Message]]) -> bool:
+    """Whether a cgroup hierarchy is mounted to be written to."""
+    mounts = (mount for found in namespaces.values() for mount in found)
+    return any(mount.fstype in (_CGROUP, _CGROUP2) and not (mount.flags | mount.sb_flags) & RDONLY for mount in mounts)

@@ -87,7 +87,7 @@ def _compile_text(text: str, level: int) -> bytes:
         default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
         calls = list(_calls(profile, default))
         architectures = [str(each) for each in profile.get("architectures") or ()]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise IntegrityError(f"the container's seccomp profile is not of the right form: {error}") from error
     from ocickpt.gate import libseccomp  # not for a profile that was compiled before
 

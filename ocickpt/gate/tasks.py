@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from ocickpt.engine import host
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate.expected import Expected
-from ocickpt.gate.images import Images, Message
+from ocickpt.gate.images import Images, Message, text
+from ocickpt.gate.mounts import writes_cgroups
 from ocickpt.trust.process import capability_names
 
 _NAMESPACES: Final = {
@@ -23,8 +25,6 @@ _ALIVE, _STOPPED, _DEAD, _ZOMBIE = 1, 3, 2, 6
 """task_state (criu/include/pid.h)."""
 _KEEP_CAPS: Final = 1 << 4
 """The one securebit that takes no CAP_SETPCAP (capabilities(7))."""
-_SELINUX, _APPARMOR = 1, 2
-"""lsmtype (images/inventory.proto)."""
 _USUAL_POLICIES: Final = (0, 3, 5)
 """SCHED_OTHER, SCHED_BATCH, SCHED_IDLE (sched(7))."""
 _LIMITS: Final = (
@@ -33,6 +33,7 @@ _LIMITS: Final = (
 )  # fmt: skip
 """In the order of CRIU's images, which is the kernel's (asm-generic/resource.h)."""
 _NO_LIMIT: Final = (1 << 64) - 1
+_RUN: Final = re.compile(r"[0-9a-f-]{0,64}", re.ASCII)
 _PROPERTY: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+", re.ASCII | re.IGNORECASE)
 _LOOPBACK: Final = 1
 """nd_type (images/netdev.proto)."""
@@ -45,6 +46,10 @@ def check_processes(images: Images, expected: Expected) -> None:
     tasks = images.messages("pstree")
     if not tasks:
         raise IntegrityError("the checkpoint has no processes")
+    if not _RUN.fullmatch(text(images.one("inventory").dump_criu_run_id)):
+        raise IntegrityError(
+            "the checkpoint's inventory has an id of its dump that is none: CRIU makes a command of it"
+        )
     _check_namespaces(images, expected, [task.pid for task in tasks])
     cores = images.numbered("core")
     threads = {thread for task in tasks for thread in (task.pid, *task.threads)}
@@ -57,7 +62,7 @@ def check_processes(images: Images, expected: Expected) -> None:
     for number, found in cores.items():
         if len(found) != 1:
             raise IntegrityError(f"core-{number}.img has {len(found)} messages instead of one")
-        _check_core(number, found[0], expected, sets, images.one("inventory").lsmtype)
+        _check_core(number, found[0], expected, sets)
     _check_cgroups(images.messages("cgroup"))
 
 
@@ -66,6 +71,8 @@ def _check_namespaces(images: Images, expected: Expected, pids: Iterable[int]) -
     roots, first = images.one("inventory").root_ids, None
     ids = images.numbered("ids")
     for pid in pids:
+        if pid not in ids and first and _has_ended(images, pid):
+            continue
         if pid not in ids or len(ids[pid]) != 1:
             raise IntegrityError(f"the checkpoint does not say which namespaces process {pid} has")
         own = ids[pid][0]
@@ -85,6 +92,16 @@ def _check_namespaces(images: Images, expected: Expected, pids: Iterable[int]) -
     _check_network(images, expected)
 
 
+def _has_ended(images: Images, pid: int) -> bool:
+    """Whether this is a zombie, which has nothing but its exit code (dump_one_zombie in criu/cr-dump.c)."""
+    core = images.messages(f"core-{pid}")
+    return len(core) == 1 and _is_over(core[0])
+
+
+def _is_over(core: Message) -> bool:
+    return bool(core.HasField("tc") and core.tc.task_state in (_DEAD, _ZOMBIE) and not core.HasField("thread_core"))
+
+
 def _check_network(images: Images, expected: Expected) -> None:
     """A network is given to the container, or has a loopback device only: others CRIU would make with root's tools."""
     given = expected.joins_network or "network" not in expected.namespaces
@@ -100,18 +117,18 @@ def _check_network(images: Images, expected: Expected) -> None:
             raise IntegrityError(f"the checkpoint's netdev-{number}.img would make network devices")
 
 
-def _check_core(number: int, core: Message, expected: Expected, sets: set[int], module: int) -> None:
-    """`core` is that of a thread, with a label of the security `module`; of a process's first there is more."""
+def _check_core(number: int, core: Message, expected: Expected, sets: set[int]) -> None:
+    """`core` is that of a thread; of a process's first there is more."""
     process = core.tc if core.HasField("tc") else None
-    if process and process.task_state in (_DEAD, _ZOMBIE) and not core.HasField("thread_core"):
-        return  # it has an exit code, and nothing more
+    if _is_over(core):
+        return
     if process and process.task_state not in (_ALIVE, _STOPPED):
         raise UnsupportedError(f"process {number} of the checkpoint is in the state {process.task_state}")
     thread = core.thread_core
     if not core.HasField("thread_core") or not thread.HasField("creds"):
         raise IntegrityError(f"the checkpoint does not say who thread {number} is: it has no credentials")
     creds = thread.creds
-    if problem := _identity(creds, expected) or _capabilities(creds, expected) or _label(creds, module, expected):
+    if problem := _identity(creds, expected) or _capabilities(creds, expected) or _label(creds, expected):
         raise IntegrityError(f"thread {number} of the checkpoint {problem}")
     if thread.sched_policy not in _USUAL_POLICIES and not (expected.realtime or expected.may("SYS_NICE")):
         raise IntegrityError(
@@ -152,12 +169,15 @@ def _capabilities(creds: Message, expected: Expected) -> str:
     return ""
 
 
-def _label(creds: Message, module: int, expected: Expected) -> str:
-    """A label that confines otherwise than the container's; its categories are a copy's own."""
-    label = creds.lsm_profile.partition(" (")[0]
-    if module == _SELINUX and expected.selinux and label.split(":")[:3] != expected.selinux.split(":")[:3]:
+def _label(creds: Message, expected: Expected) -> str:
+    """A label that confines otherwise than the container's, by this host's module; categories are a copy's own.
+
+    What the images say of their module is no help: without one CRIU takes any label.
+    """
+    label, module = text(creds.lsm_profile).partition(" (")[0], host.lsm()
+    if module == "selinux" and expected.selinux and label.split(":")[:3] != expected.selinux.split(":")[:3]:
         return f"would run as {label[:200] or 'nothing'} instead of {expected.selinux}"
-    if module == _APPARMOR and expected.apparmor and not f"{label}//".startswith(f"{expected.apparmor}//"):
+    if module == "apparmor" and expected.apparmor and not f"{label}//".startswith(f"{expected.apparmor}//"):
         return f"would run as {label[:200] or 'nothing'} instead of {expected.apparmor}"
     return ""
 
@@ -176,26 +196,41 @@ def _limits(process: Message, expected: Expected) -> str:
     return ""
 
 
-def check_cgroups(images: Images, container: str) -> None:
+def check_cgroups(images: Images, container: str, expected: Expected, *, ignored: bool) -> None:
     """Refuse cgroups that are not below that of the `container` (by id), for CRIU moves tasks to where they say.
 
-    In the unified hierarchy; which of a v1 host's it is, is believed.
+    In the unified hierarchy; which of a v1 host's it is, is believed. Where CRIU is to have them `ignored` it moves
+    none, and makes no cgroup namespace either.
     """
+    writes = "cgroup" in expected.namespaces and writes_cgroups(images.numbered("mountpoints"))
+    if writes and ignored and not expected.may("SYS_ADMIN"):
+        raise UnsupportedError(
+            "the container may write to its cgroups, and this host has CRIU leave cgroups alone: it would be the host's"
+        )
+    if ignored:
+        return
+    own = {f"libpod-{container}", f"libpod-{container}.scope"}
     for cgroup in images.messages("cgroup"):
-        paths = [member.path for each in cgroup.sets for member in each.ctls if not member.name]
-        own = paths[0] if paths else ""
-        for path in paths:
-            if container not in own or not f"{path}/".startswith(f"{own}/"):
+        members = [member for each in cgroup.sets for member in each.ctls if not member.name]
+        for member in members:
+            if own.isdisjoint(member.path.split("/")):
                 raise IntegrityError(
-                    f"a process of the checkpoint is in the cgroup {path[:200]!r}, which is not its container's"
+                    f"a process of the checkpoint is in the cgroup {member.path[:200]!r}, which is not its container's"
                 )
+        if writes and members and members[0].cgns_prefix != len(members[0].path) and not expected.may("SYS_ADMIN"):
+            raise IntegrityError("the checkpoint would let its container write to cgroups of the host")
+        for controller in cgroup.controllers:
+            for directory in controller.dirs if "" in controller.cnames else ():
+                if own.isdisjoint(directory.dir_name.split("/")):
+                    raise IntegrityError(f"the checkpoint would change the cgroup {directory.dir_name[:200]!r}")
 
 
 def _check_cgroups(cgroups: Iterable[Message]) -> None:
     """Refuse paths that lead elsewhere, and properties that are none: CRIU writes them as root."""
     for cgroup in cgroups:
-        for path in (member.path for each in cgroup.sets for member in each.ctls):
-            if ".." in path.split("/") or not path.startswith("/"):
+        for member in (member for each in cgroup.sets for member in each.ctls):
+            path = member.path
+            if ".." in path.split("/") or not path.startswith("/") or member.cgns_prefix > len(path):
                 raise IntegrityError(f"the checkpoint names the cgroup {path[:200]!r}, which is none")
         for controller in cgroup.controllers:
             for directory in controller.dirs:
