@@ -32,6 +32,7 @@ READONLY: Final = frozenset(
     {"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )  # fmt: skip
 """What every podman 5 hides and protects; some hide more."""
+_CONDITION: Final = ("index", "op", "value", "valueTwo")
 _ALLOWING: Final = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY")
 
 
@@ -71,15 +72,20 @@ def more_calls(profile: dict[str, Any], held: Iterable[str], root: Path = Path("
         more, more_sometimes = _allowed(profile.get("syscalls") or ())
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise PrerequisiteError(f"podman's seccomp profile {path} cannot be read: {error}") from error
-    return sorted(named & ((more - always) | (more_sometimes - always - sometimes)))
+    return sorted(named & ((more - always) | ({name for name, _ in more_sometimes - sometimes} - always)))
 
 
-def _allowed(rules: Iterable[dict[str, Any]]) -> tuple[set[str], set[str]]:
-    """The calls that rules allow whatever their arguments are, and those that they allow with some."""
-    always, sometimes = set[str](), set[str]()
+def _allowed(rules: Iterable[dict[str, Any]]) -> tuple[set[str], set[tuple[str, str]]]:
+    """The calls that rules allow whatever their arguments are, and those that they allow with some: (name, which)."""
+    always, sometimes = set[str](), set[tuple[str, str]]()
     for rule in rules:
-        if rule["action"] in _ALLOWING:
-            (sometimes if rule.get("args") else always).update(_names(rule))
+        if rule["action"] not in _ALLOWING:
+            continue
+        if conditions := rule.get("args"):
+            which = sorted(str([each.get(key) or 0 for key in _CONDITION]) for each in conditions)
+            sometimes.update((name, " ".join(which)) for name in _names(rule))
+        else:
+            always.update(_names(rule))
     return always, sometimes
 
 

@@ -40,6 +40,11 @@ _NAMESPACES = ("pid", "network", "ipc", "uts", "cgroup")
 _CHANGING = {"U", "z", "Z", "O", "idmap"}
 _REFUSING = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP")
 _USUAL_POLICIES = ("SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE")
+_KERNELS = {"proc": "/proc", "sysfs": "/sys", "cgroup": "/sys/fs/cgroup", "cgroup2": "/sys/fs/cgroup"}
+"""Where a container has the kernel's filesystems."""
+_OWN_PROFILE = "containers-default-"
+_OWN_TYPES = ("container_t", "container_init_t")
+"""What podman itself confines containers with (containers/common pkg/apparmor; container-selinux)."""
 _VALUED = ("volume-opt", "upperdir=", "workdir=", "lowerdir=", "subpath=", "idmap=")
 
 
@@ -75,6 +80,15 @@ def import_config(config: dict[str, Any], spec: dict[str, Any], graph_root: Path
 
     Raises IntegrityError for what podman never writes, UnsupportedError for what cannot be restored.
     """
+    try:
+        return _import(config, spec, graph_root, volume_root)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"the container's configuration is not of the form that podman gives it: {error}"
+        ) from error
+
+
+def _import(config: dict[str, Any], spec: dict[str, Any], graph_root: Path, volume_root: Path) -> Imported:
     identity, name, runtime = _text(config, "id"), _text(config, "name"), _text(config, "runtime")
     if not _ID.fullmatch(identity) or not _NAME.fullmatch(name):
         raise IntegrityError("the container's id or name is not one that podman gives")
@@ -212,7 +226,7 @@ def _privileges(config: dict[str, Any], spec: dict[str, Any]) -> list[str]:
     found += sorted({_text(device, "path") for device in linux.get("devices") or ()})
     if not found and (config.get("cdiDevices") or any(rule and rule.get("allow") for rule in rules)):
         found.append("devices")
-    return found if privileged else [*found, *_powers(process), *_openings(config, linux, process)]
+    return found if privileged else [*found, *_filesystems(spec), *_powers(process), *_openings(config, linux, process)]
 
 
 def _powers(process: dict[str, Any]) -> list[str]:
@@ -241,10 +255,24 @@ def _openings(config: dict[str, Any], linux: dict[str, Any], process: dict[str, 
     for key, usual in (("maskedPaths", defaults.MASKED), ("readonlyPaths", defaults.READONLY)):
         found += [f"access to {path}" for path in sorted(usual - {str(each) for each in linux.get(key) or ()})]
     module = host.lsm()
-    if module == "apparmor" and _text(process, "apparmorProfile") in ("", "unconfined"):
-        found.append("no AppArmor profile")
-    if module == "selinux" and not _text(config, "ProcessLabel"):
-        found.append("no SELinux label")
+    profile_name, label = _text(process, "apparmorProfile"), _text(config, "ProcessLabel")
+    if module == "apparmor" and not profile_name.startswith(_OWN_PROFILE):
+        found.append(f"the AppArmor profile {profile_name or 'unconfined'}")
+    if module == "selinux" and (label.split(":") + [""] * 3)[2] not in _OWN_TYPES:
+        found.append(f"the SELinux label {label or 'of none'}")
+    return found
+
+
+def _filesystems(spec: dict[str, Any]) -> list[str]:
+    """The kernel's filesystems where no container usually has them: what is masked in one is open in another."""
+    found = []
+    for mount in spec.get("mounts") or ():
+        kind, place = _text(mount, "type"), _text(mount, "destination")
+        writable = "ro" not in (mount.get("options") or ())
+        if kind in _KERNELS and place != _KERNELS[kind]:
+            found.append(f"another {kind} at {place}")
+        elif kind in _KERNELS and kind != "proc" and writable:
+            found.append(f"a writable {place}")
     return found
 
 

@@ -56,15 +56,28 @@ def remount(pid: int, flags: Mapping[str, int]) -> None:
     _inside(f"/proc/{pid}/ns/mnt", _NEW_MOUNTS, change)
 
 
-def unprotected(pid: int, paths: Iterable[str], proc: Path = Path("/proc")) -> set[str]:
-    """Those of `paths` in /proc and /sys that process `pid` sees as the kernel has them: nothing is mounted there.
+def seen(pid: int, hidden: Iterable[str], readonly: Iterable[str], proc: Path = Path("/proc")) -> set[str]:
+    """Those paths in /proc and /sys that process `pid` sees though they are to be `hidden`, or that are not `readonly`.
 
-    Raises OSError when there is no such process.
+    Looked at from where the process does: what is mounted somewhere need not be what is seen there. Raises OSError
+    when there is no such process.
     """
     mounted = {_path(line) for line in _mountinfo(pid, proc)}
-    kernels = {each for each in paths if each.startswith(("/proc/", "/sys/")) and f"/{each.split('/')[1]}" in mounted}
     root = proc / str(pid) / "root"
-    return {each for each in kernels - mounted if os.path.lexists(root / each.lstrip("/"))}
+
+    def kernels(path: str) -> bool:
+        there = path.startswith(("/proc/", "/sys/")) and f"/{path.split('/')[1]}" in mounted
+        return there and (root / path.lstrip("/")).exists()
+
+    found = {
+        path
+        for path in filter(kernels, hidden)
+        if (root / path.lstrip("/")).stat().st_dev == (root / path.split("/")[1]).stat().st_dev
+    }
+    writable = {
+        path for path in filter(kernels, readonly) if not os.statvfs(root / path.lstrip("/")).f_flag & os.ST_RDONLY
+    }
+    return found | writable
 
 
 def protect(pid: int, hidden: Iterable[str], readonly: Iterable[str]) -> None:

@@ -57,10 +57,11 @@ def _restrict_mounts(pid: int, expected: gate.Expected, flags: dict[str, int]) -
 
 def _protect(pid: int, expected: gate.Expected) -> None:
     """Hide and protect what this host has in /proc and /sys, and the checkpoint's host had not."""
-    open_to_all = namespaces.unprotected(pid, (*expected.masked, *expected.readonly))
+    masked, readonly = expected.masked, expected.readonly - expected.masked
+    open_to_all = namespaces.seen(pid, masked, readonly)
     if open_to_all:
-        namespaces.protect(pid, expected.masked & open_to_all, expected.readonly & open_to_all)
-        open_to_all = namespaces.unprotected(pid, open_to_all)
+        namespaces.protect(pid, masked & open_to_all, readonly & open_to_all)
+        open_to_all = namespaces.seen(pid, masked & open_to_all, readonly & open_to_all)
     if open_to_all:
         raise IntegrityError(f"the restored container is not kept from {min(open_to_all)!r}, as it should be")
 

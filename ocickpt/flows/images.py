@@ -61,11 +61,9 @@ def verify(
     if real != shown.security:
         raise IntegrityError("the checkpoint's security settings are not those its description shows")
     expected = gate.Expected.of(bundle or allowed.only(spec, allowed.SPEC, "OCI specification"))
-    names = [path for path in rebuilder.small_files() if path.startswith(_IMAGES)]
-    if _DESCRIPTORS in names:
+    if _DESCRIPTORS in rebuilder.small_files():
         gate.check_descriptors(rebuilder.file(_DESCRIPTORS))
-    images = [path.removeprefix(_IMAGES) for path in names if path != _DESCRIPTORS]
-    found = gate.Images(images, lambda name: rebuilder.file(_IMAGES + name))
+    found = of(rebuilder)
     gate.check(found, expected)
     gate.check_cgroups(found, shown.container.id, expected, ignored=criu.ignores_cgroups(shown.runtime.name))
     gate.check_tree(
@@ -76,6 +74,12 @@ def verify(
         ),
         expected,
     )
+
+
+def of(rebuilder: Rebuilder) -> gate.Images:
+    """CRIU's images in a checkpoint; UnsupportedError for a file among them that is none."""
+    names = [path for path in rebuilder.small_files() if path.startswith(_IMAGES) and path != _DESCRIPTORS]
+    return gate.Images((path.removeprefix(_IMAGES) for path in names), lambda name: rebuilder.file(_IMAGES + name))
 
 
 def mountpoints(rebuilder: Rebuilder) -> list[bytes]:

@@ -24,7 +24,7 @@ from typing import Any
 from ocickpt import config, guard, libraries, names, orphans, proc, runtimes, shim
 from ocickpt.engine import criu, host, openat2, podman, storage
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError, StorageError
-from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, policy, preflight
+from ocickpt.flows import artifact, bundle, confine, images, lazy, operation, policy, preflight, remaps
 from ocickpt.flows.describe import volumes
 from ocickpt.flows.helpers import Helpers
 from ocickpt.flows.rebuild import Rebuilder
@@ -202,6 +202,7 @@ def _fill(
         (request.work / directory).mkdir()
     if shm.get("source", "").startswith("/"):
         rebuilder.shm(Path(shm["source"]), request.work / "shm")
+    remaps.check_placed(rebuilder, spec, request.bundle)
     bundle.make_mount_points(spec, request.bundle)
     rebuilder.images(request.work / "images")
     rebuilder.pages(request.work / "images", lazy=lazily)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ocickpt.engine import host, podman, roots
 from ocickpt.errors import ExistsError, StorageError
-from ocickpt.flows import artifact, images, preflight
+from ocickpt.flows import artifact, images, preflight, remaps
 from ocickpt.flows.rebuild import Rebuilder
 from ocickpt.model import Kind, Progress, Stage
 from ocickpt.store import Access, copy_blobs, open_source, open_store
@@ -58,7 +58,9 @@ def _to_archive(reference: Reference, output: Path, host_access: bool, access: A
         imported = images.imported(config, spec, found.description, _roots())
         preflight.check_access(imported, host_access, progress)
         images.verify(rebuilder, config, spec, found.description)
-        rebuilder.check_deletions(_layers(imported.image_id), f"`podman pull {imported.image_name}` first")
+        layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
+        rebuilder.check_deletions(layers, hint)
+        remaps.check_packed(rebuilder, imported, layers, hint)
         members = imported.members(("ocickpt", "pull", str(found.reference)))
         rebuilder.expect(*(kind for kind in Kind if kind is not Kind.BOOT))
         progress.stage(Stage.FETCHING)

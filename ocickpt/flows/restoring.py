@@ -30,7 +30,7 @@ from ocickpt.errors import (
     PrerequisiteError,
     StorageError,
 )
-from ocickpt.flows import artifact, confine, images, lazy, made, operation, preflight, recover, setup
+from ocickpt.flows import artifact, confine, images, lazy, made, operation, preflight, recover, remaps, setup
 from ocickpt.flows import contents as parts
 from ocickpt.flows.bundle import make_mount_points
 from ocickpt.flows.helpers import Helpers
@@ -205,7 +205,9 @@ class _Restore:
         rebuilder, options = self.rebuilder, self.options
         rebuilder.expect(Kind.STATE, Kind.MEMORY, Kind.ROOTFS, Kind.VOLUME)
         image = podman.image(self.imported.image_id)
-        rebuilder.check_deletions(image.layers if image else (), "`ocickpt setup` makes do without")
+        layers = image.layers if image else ()
+        rebuilder.check_deletions(layers, "`ocickpt setup` makes do without")
+        remaps.check_packed(rebuilder, self.imported, layers, "`ocickpt setup` makes do without")
         archive, with_rootfs, with_volumes = (
             self.work / made.IMPORT,
             not options.ignore_rootfs,
@@ -279,6 +281,7 @@ class _Restore:
         if not self.options.ignore_volumes:
             for volume, place in self.imported.volumes.items():
                 self.rebuilder.tree(Kind.VOLUME, Path(place), volume)
+        remaps.check_placed(self.rebuilder, spec, bundle)
         make_mount_points(spec, bundle)
         for pages in (self.work / "pages").iterdir():
             pages.rename(image_path / pages.name)

@@ -11,6 +11,16 @@ from ocickpt.gate.expected import Expected
 from ocickpt.gate.files import check_descriptors, check_tree
 from ocickpt.gate.images import Images
 from ocickpt.gate.profile import compiled
+from ocickpt.gate.remaps import check_remaps
 from ocickpt.gate.tasks import check_cgroups
 
-__all__ = ["Expected", "Images", "check", "check_cgroups", "check_descriptors", "check_tree", "compiled"]
+__all__ = [
+    "Expected",
+    "Images",
+    "check",
+    "check_cgroups",
+    "check_descriptors",
+    "check_remaps",
+    "check_tree",
+    "compiled",
+]

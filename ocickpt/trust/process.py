@@ -7,6 +7,7 @@ from pathlib import Path
 from ocickpt.description import Security
 from ocickpt.errors import NotFoundError
 
+_SELINUX, _APPARMOR = Path("/sys/fs/selinux"), Path("/sys/module/apparmor/parameters/enabled")
 # linux/capability.h, in the order of the bits.
 _CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
@@ -37,7 +38,7 @@ def unconfined(pid: int, security: Security, proc: Path = Path("/proc")) -> str:
     extra = int(fields.get("CapBnd", "0"), 16) & ~capability_mask(security.capabilities.bounding)
     if extra:
         return f"it may have the capabilities {' '.join(capability_names(extra))}"
-    return _label(proc / str(pid) / "attr" / "current", security)
+    return _label(proc / str(pid) / "attr", security)
 
 
 def capability_mask(names: tuple[str, ...]) -> int:
@@ -53,15 +54,26 @@ def capability_names(mask: int) -> tuple[str, ...]:
     return tuple(names.get(bit, str(bit)) for bit in range(mask.bit_length()) if mask >> bit & 1)
 
 
-def _label(attribute: Path, security: Security) -> str:
-    wanted = security.selinux.process
-    if not wanted or not Path("/sys/fs/selinux").is_dir():
+def _label(attributes: Path, security: Security) -> str:
+    if _SELINUX.is_dir():
+        wanted, attribute = security.selinux.process, attributes / "current"
+    elif _is_on(_APPARMOR):
+        # Another module may have the first word in attr/current.
+        wanted, attribute = security.apparmor, attributes / "apparmor/current"
+    else:
         return ""
     try:
-        label = attribute.read_text("utf-8", "replace").strip("\0\n")
+        label = attribute.read_text("utf-8", "replace").strip("\0\n").partition(" (")[0]
     except OSError:
         label = ""
-    # The categories are the copy's own; type and role are what confines.
-    if label.split(":")[:3] != wanted.split(":")[:3]:
+    # The categories are the copy's own; user, role and type are what confines.
+    if wanted and label.split(":")[:3] != wanted.split(":")[:3]:
         return f"it runs as {label or 'nothing'} instead of {wanted}"
     return ""
+
+
+def _is_on(parameter: Path) -> bool:
+    try:
+        return parameter.read_text("ascii").strip() == "Y"
+    except FileNotFoundError:
+        return False

@@ -227,6 +227,13 @@ def not_mounted(path: str) -> Change:
     return mounts(changed)
 
 
+def without_field(path: str, field: str) -> Callable[[list[Json]], None]:
+    def changed(found: list[Json]) -> None:
+        next(each for each in found if each["mountpoint"] == path).pop(field)
+
+    return changed
+
+
 def writable(path: str) -> Change:
     def changed(found: list[Json]) -> None:
         (entry,) = (each for each in found if each["mountpoint"] == path)
@@ -246,6 +253,38 @@ def mounted(path: str, like: str, **values: Any) -> Change:
         found.insert(0, entry)
 
     return mounts(changed)
+
+
+def of_another(path: str, other: str, *fields: str) -> Change:
+    """A mount that is of the filesystem of another one."""
+
+    def changed(found: list[Json]) -> None:
+        by_path = {each["mountpoint"]: each for each in found}
+        by_path[path].update({field: by_path[other][field] for field in fields})
+
+    return mounts(changed)
+
+
+def behind_a_symlink(where: str, kind: str) -> Change:
+    """A deleted file below a symlink to a directory of the host, in the root filesystem or in memory."""
+
+    def changed(members: Members) -> None:
+        found = load(members, named(members, "mountpoints-"))["entries"]
+        mount = next(each["mnt_id"] for each in found if each["mountpoint"] == where)
+        name = f"{where.rstrip('/')}/way/owned"
+        file("REG", "reg", flags=0, pos=0, name=name, mnt_id=mount, mode=0o100644)(members)
+        entry = {"orig_id": 990, "remap_id": 5 if kind == "GHOST" else 990, "remap_type": kind}
+        image("remap-fpath", "REMAP_FPATH", entry)(members)
+        if kind == "GHOST":
+            image("ghost-file-5", "GHOST_FILE", {"uid": 0, "gid": 0, "mode": 0o100644, "extra": ""})(members)
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w" if where == "/" else "w:gz") as tar:
+            link = tarfile.TarInfo("way" if where == "/" else "./way")
+            link.type, link.linkname = tarfile.SYMTYPE, str(MARK.rpartition("/")[0])
+            tar.addfile(link)
+        members["rootfs-diff.tar" if where == "/" else named(members, "tmpfs-dev-")] = out.getvalue()
+
+    return changed
 
 
 def file(kind: str, field: str, **values: Any) -> Change:
@@ -346,6 +385,8 @@ def capabilities(*names: str) -> Change:
     return in_json("spec.dump", changed)
 
 
+PROC = {"type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}
+CGROUP = {"type": "cgroup", "source": "cgroup", "destination": "/sys/fs/cgroup", "options": ["rw"]}
 ALL = [0xFFFFFFFF, 0x1FF]
 SOCKET = {
     "so_sndbuf": 212992, "so_rcvbuf": 212992, "so_snd_tmo_sec": 0, "so_snd_tmo_usec": 0, "so_rcv_tmo_sec": 0,
@@ -462,6 +503,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "a cgroup's directory outside", Case(in_image("cgroup", cgroup_property("cpu.max", "../x")), "which is none")
     yield "a file outside", Case(regular(name="/../../etc/shadow"), "which leads elsewhere")
     yield "a file on no mount", Case(regular(mnt_id=31337), "on no mount of its container")
+    yield "a block device opened by its name", Case(regular(mode=0o060600), "opens the block device")
     yield "a file of a plugin", Case(regular(ext=True), "only a plugin")
     yield "the host's network held open", Case(host_network, "a namespace of the host")
     yield "a block device among files in memory", Case(tmpfs(("disk", tarfile.BLKTYPE, 8, 0)), "block device 8:0")
@@ -531,14 +573,45 @@ def _cases() -> Iterator[tuple[str, Case]]:
     )
     yield "another /proc", Case(mounted("/x", "/proc"), "no mount at '/x'")
     yield "a file of /proc elsewhere", Case(mounted("/x", "/proc", root="/sysrq-trigger"), "no mount at '/x'")
-    yield "files in memory over /etc", Case(mounted("/etc", "/dev", root_dev=9999), "no mount at '/etc'")
+    yield "files in memory over /etc", Case(mounted("/opt", "/dev", root_dev=9999), "no mount at '/opt'")
     yield "a mount outside", Case(mounted("/../../srv/share/owned", "/dev"), "is no path")
-    yield "a disk", Case(mounted("/x", "/dev", fstype=16, source="/dev/vda", fsname="ext4"), "no mount at '/x'")
+    yield (
+        "a disk",
+        Case(mounted("/x", "/dev", fstype=16, source="/dev/vda", fsname="ext4"), "mounts something of its host"),
+    )
     yield "a plugin's mount", Case(mounted("/x", "/dev", with_plugin=True), "mounts something of its host")
     yield (
         "a cgroup hierarchy for the whole machine",
         Case(mount_at("/sys/fs/cgroup", fstype=12, options="none,name=evil"), "is not the cgroup"),
     )
+    more = "do more than mount a filesystem"
+    yield "a directory of the host by a superblock's flags", Case(mount_at("/dev", sb_flags=0x1000, source="/"), more)
+    yield "a mount to be moved", Case(mount_at("/dev", sb_flags=0x2000, source="/"), more)
+    yield "a mount to be changed", Case(mount_at("/dev", sb_flags=0x20), more)
+    yield "a mount without a superblock's flags", Case(mounts(without_field("/dev", "sb_flags")), more)
+    yield "a directory of the host by a mount's flags", Case(mount_at("/dev", flags=0x5000, source="/"), more)
+    yield (
+        "/proc over /proc",
+        Case(mounted("/proc", "/proc", parent_mnt_id=4242), "mounts one thing over another"),
+    )
+    yield "a mask below /proc", Case(mount_at("/proc/keys", parent_mnt_id=4242), "lies below what is mounted there")
+    yield (
+        "the root filesystem at /dev",
+        Case(of_another("/dev", "/", "root_dev"), "is one of another of its mounts"),
+    )
+    yield (
+        "a volume at /dev",
+        Case(of_another("/dev", "/data", "root_dev"), "another of its mounts", container=VOLUME),
+    )
+    yield (
+        "another file at a read-only path",
+        Case(mount_at("/proc/irq", root="/sysrq-trigger"), "is not what the kernel has there"),
+    )
+    yield "no root filesystem", Case(not_mounted("/"), "without a root filesystem")
+    yield "mounts twice, for us and for CRIU", Case(raw("mountpoints-012.img"), "is no image of CRIU")
+    yield "a deleted file behind a symlink", Case(behind_a_symlink("/", "GHOST"), "lies behind a symlink")
+    yield "a removed name behind a symlink", Case(behind_a_symlink("/", "LINKED"), "lies behind a symlink")
+    yield "a deleted file behind a symlink in memory", Case(behind_a_symlink("/dev", "GHOST"), "lies behind a symlink")
     yield "a mount less", Case(not_mounted("/data"), "lacks the mount at '/data'", container=VOLUME)
 
     # Sockets.
@@ -626,6 +699,27 @@ def _cases() -> Iterator[tuple[str, Case]]:
         ),
     )
     yield (
+        "a second /proc",
+        Case(
+            in_json("spec.dump", lambda spec: spec["mounts"].append(PROC | {"destination": "/x"})),
+            "another proc at /x",
+            on_start="lacks the mount",
+        ),
+    )
+    yield (
+        "a writable cgroup hierarchy",
+        Case(
+            in_json("spec.dump", lambda spec: spec["mounts"].append(CGROUP)),
+            "a writable /sys/fs/cgroup",
+            on_start="lacks the",
+        ),
+    )
+    yield (
+        "a profile that allows a call with other arguments",
+        Case(in_profile(any_personality), "personality", on_start="another seccomp profile"),
+    )
+    yield "capabilities that are none", Case(in_json("spec.dump", odd_capabilities), "are not a list")
+    yield (
         "a profile that allows bpf",
         Case(in_profile(allowing("bpf", "kexec_load")), "bpf kexec_load", on_start="another seccomp profile"),
     )
@@ -645,6 +739,16 @@ def _cases() -> Iterator[tuple[str, Case]]:
             on_start="does not protect",
         ),
     )
+
+
+def any_personality(profile: Json) -> None:
+    for rule in profile["syscalls"]:
+        if "personality" in rule["names"]:
+            rule["args"][0] |= {"value": 0, "op": "SCMP_CMP_GE"}
+
+
+def odd_capabilities(spec: Json) -> None:
+    spec["process"]["capabilities"]["bounding"] = 5
 
 
 def capabilities_without(name: str) -> Change:
