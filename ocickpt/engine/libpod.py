@@ -257,9 +257,9 @@ def _openings(config: dict[str, Any], linux: dict[str, Any], process: dict[str, 
     module = host.lsm()
     profile_name, label = _text(process, "apparmorProfile"), _text(config, "ProcessLabel")
     if module == "apparmor" and not profile_name.startswith(_OWN_PROFILE):
-        found.append(f"the AppArmor profile {profile_name or 'unconfined'}")
+        found.append(f"the AppArmor profile {profile_name}" if profile_name else "no AppArmor profile")
     if module == "selinux" and (label.split(":") + [""] * 3)[2] not in _OWN_TYPES:
-        found.append(f"the SELinux label {label or 'of none'}")
+        found.append(f"the SELinux label {label}" if label else "no SELinux label")
     return found
 
 

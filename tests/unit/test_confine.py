@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import types
 from pathlib import Path
@@ -28,6 +29,17 @@ def test_mounts_that_lost_a_flag(tmp_path: Path) -> None:
     assert namespaces.loose(7, wanted, tmp_path) == {"/sys/firmware": 7 | relatime, "/with space": 1 | nosymfollow}
     with pytest.raises(OSError, match="mountinfo"):
         namespaces.loose(8, wanted, tmp_path)
+
+
+def test_what_a_process_sees_of_the_kernel() -> None:
+    """A list of mounts does not say it: one may lie below another."""
+    hidden = ("/proc/version", "/sys/fs/cgroup", "/proc/of-another-kernel", "/dev/null")
+    found = namespaces.seen(os.getpid(), hidden, ())
+    assert found == {"/proc/version"}, "another filesystem is at /sys/fs/cgroup"
+    writable = {"/proc"} if not os.statvfs("/proc/self").f_flag & os.ST_RDONLY else set()
+    assert {path.rpartition("/")[0] for path in namespaces.seen(os.getpid(), (), ("/proc/self",))} == writable
+    with pytest.raises(OSError, match="mountinfo"):
+        namespaces.seen(1 << 22, hidden, ())
 
 
 def test_settings_of_a_network_of_its_own(tmp_path: Path) -> None:

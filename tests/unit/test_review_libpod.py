@@ -88,7 +88,7 @@ def spec_with(*path: str, value: Any) -> dict[str, Any]:
 
 
 def mount(**found: Any) -> dict[str, Any]:
-    return spec_with("mounts", value=[{"destination": "/x", **found}])
+    return spec_with("mounts", value=[{"destination": "/x"} | found])
 
 
 def test_an_ordinary_container_passes() -> None:
@@ -323,7 +323,11 @@ def test_privileges_that_podman_gives_nobody_unasked_are_told(tmp_path: Path, mo
         (seccomp(defaultAction="SCMP_ACT_LOG"), (everything,)),
         (seccomp(syscalls=calls("read", "bpf", "kexec_load", "younger")), ("the system calls bpf kexec_load",)),
         (seccomp(syscalls=calls("clone")), ("the system calls clone",)),
-        (seccomp(syscalls=calls("clone", args=[{"index": 1}])), ()),
+        (seccomp(syscalls=calls("clone", args=[{"index": 0, "valueTwo": 0}])), ()),
+        (seccomp(syscalls=calls("clone", args=[{"index": 1}])), ("the system calls clone",)),
+        (mount(type="proc"), ("another proc at /x",)),
+        (mount(type="sysfs", destination="/sys"), ("a writable /sys",)),
+        (mount(type="cgroup2", destination="/sys/fs/cgroup", options=["ro"]), ()),
         (spec_with("linux", "maskedPaths", value=masked), ("access to /proc/kcore",)),
         (spec_with("linux", "readonlyPaths", value=readonly), ("access to /proc/sys",)),
     ]
@@ -331,10 +335,14 @@ def test_privileges_that_podman_gives_nobody_unasked_are_told(tmp_path: Path, mo
         assert load(spec=spec).access == told
     monkeypatch.setattr(host, "lsm", lambda: "apparmor")
     assert load().access == ("no AppArmor profile",)
-    assert load(spec=spec_with("process", "apparmorProfile", value="containers-default")).access == ()
+    assert load(spec=spec_with("process", "apparmorProfile", value="containers-default-0.62.2")).access == ()
+    named = spec_with("process", "apparmorProfile", value="unconfined")
+    assert load(spec=named).access == ("the AppArmor profile unconfined",)
     monkeypatch.setattr(host, "lsm", lambda: "selinux")
     assert load().access == ("no SELinux label",)
     assert load(ProcessLabel="system_u:system_r:container_t:s0").access == ()
+    free = "system_u:system_r:spc_t:s0"
+    assert load(ProcessLabel=free).access == (f"the SELinux label {free}",)
 
 
 def test_a_host_may_give_more_by_default(tmp_path: Path) -> None:
