@@ -312,7 +312,7 @@ def test_nothing_stays_frozen_when_the_shim_is_told_to_end(bench: Bench, number:
     assert (bench.aside / shim.CAPTURED).exists()
 
 
-@pytest.mark.parametrize("environment", [{}, {"CRIU_CONFIG_FILE": "/work/criu.conf"}])
+@pytest.mark.parametrize("environment", [{}, {"CRIU_CONFIG_FILE": "/run/criu.conf"}])
 @pytest.mark.parametrize("added", [[], ["--lazy-pages"]])
 def test_a_restore_waits_for_the_flow(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, added: list[str], environment: dict[str, str]
