@@ -79,6 +79,16 @@ class HostInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a checkpoint was made, and by which versions of what; empty is what is not known."""
+
+    host: HostInfo
+    podman: str = ""
+    runtime: str = ""
+    criu: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How it was checkpointed, and what is in it."""
 

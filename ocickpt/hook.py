@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -20,23 +19,24 @@ def main(argv: list[str]) -> int:
     """Run the hook that ``argv[0]`` names; its exit status."""
     os.environ.setdefault("PATH", _PATH)
     try:
-        state: dict[str, Any] = json.loads(sys.stdin.read())
+        state = json.loads(sys.stdin.read())
         container, bundle = str(state["id"]), str(state["bundle"])
         annotations = {str(name): str(value) for name, value in (state.get("annotations") or {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         sys.stderr.write("ocickpt: what is on stdin is not the state of a container\n")
         return 1
     try:
-        from ocickpt.flows import hooks
+        from ocickpt.restoration import start_gate
+        from ocickpt.save import poststop
     except Exception as error:  # noqa: BLE001 - an installation that is broken
-        from ocickpt.flows.tell import say, told
+        from ocickpt.log import say, told
 
         say(f"container {container[:12]}: {told(error)}", error=True)
         return 0 if argv == ["push"] else 1  # what has ended has ended
     if argv == ["gate"]:
-        return hooks.gate(container, bundle, annotations)
+        return start_gate.check(container, bundle, annotations)
     if argv == ["push"]:
-        return hooks.push(container, bundle)
+        return poststop.push(container, bundle)
     sys.stderr.write("ocickpt: a hook is one of gate, push\n")
     return 2
 

@@ -15,6 +15,7 @@ LIBRARIES = {
     "click": "click",
     "jsonschema": "jsonschema",
     "libarchive": "libarchive-c",
+    "msgspec": "msgspec",
     "numpy": "numpy",
     "rich": "rich",
     "urllib3": "urllib3",

@@ -363,3 +363,17 @@ class Packed:
     """Bytes by kind before compression, zero pages left out, repeated content counted each time."""
     new_stored: int = 0
     """Bytes of the packs in `new`."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """An artifact that is complete in its store, under its tag."""
+
+    reference: str
+    digest: str
+    size: int
+    """Bytes of all its blobs."""
+    sent: int
+    """Bytes that had to be moved into the store."""
+    present: int
+    """Bytes that were there already."""

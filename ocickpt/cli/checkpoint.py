@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from ocickpt.cli.options import access, access_options, format_option, quiet_option, verb
+import ocickpt
+from ocickpt.cli.options import access_options, format_option, quiet_option, verb
 from ocickpt.cli.output import data, data_json
 from ocickpt.cli.progress import progress
 from ocickpt.cli.published import as_json, pinned
@@ -47,18 +48,20 @@ def command(
     Prints REF with the digest of what was published. Memory is not encrypted: whoever can read the
     repository can read every secret the container held.
     """
-    from ocickpt.flows.checkpoint import CheckpointOptions, checkpoint
-
-    options = CheckpointOptions(
-        leave_running=leave_running,
-        tcp_established=tcp_established,
-        file_locks=file_locks,
-        ignore_rootfs=ignore_rootfs,
-        ignore_volumes=ignore_volumes,
-    )
     begun = time.monotonic()
     with progress(quiet) as watch:
-        published = checkpoint(container, ref, options, access(authfile, tls_verify), watch)
+        published = ocickpt.checkpoint(
+            container,
+            ref,
+            leave_running=leave_running,
+            tcp_established=tcp_established,
+            file_locks=file_locks,
+            ignore_rootfs=ignore_rootfs,
+            ignore_volumes=ignore_volumes,
+            authfile=authfile,
+            tls_verify=tls_verify,
+            progress=watch,
+        )
     if form == "json":
         data_json(as_json(published, time.monotonic() - begun))
     else:

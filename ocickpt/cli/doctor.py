@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+import ocickpt
 from ocickpt.cli.options import format_option, verb
 from ocickpt.cli.output import data, data_json
 from ocickpt.errors import PrerequisiteError
@@ -21,9 +22,7 @@ def command(ctx: click.Context, form: str) -> None:
     checkpoint or restore left is put right. Exit code 10 when something that is needed is missing;
     warnings alone are exit code 0.
     """
-    from ocickpt.flows.doctor import examine
-
-    checks = examine()
+    checks = ocickpt.doctor()
     if form == "json":
         data_json(checks)
     else:

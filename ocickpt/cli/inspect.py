@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocickpt.cli.options import access, access_options, format_option, verb
+import ocickpt
+from ocickpt.cli.options import access_options, format_option, verb
 from ocickpt.cli.output import data, data_json, size
 from ocickpt.cli.published import pinned
 
 if TYPE_CHECKING:
     from ocickpt.description import Capabilities, Description, IdMap, Security
-    from ocickpt.flows.catalog import Inspection
+    from ocickpt.library.catalog import Inspection
 
 _WIDTH = 18
 _LINE = 96
@@ -31,9 +32,7 @@ def command(*, ref: str, authfile: Path | None, tls_verify: bool | None, form: s
     What REF is of, its sizes, and the security settings of the container. Only the manifest and the
     config are fetched, no memory.
     """
-    from ocickpt.flows.catalog import inspect
-
-    found = inspect(ref, access(authfile, tls_verify))
+    found = ocickpt.inspect(ref, authfile=authfile, tls_verify=tls_verify)
     if form == "json":
         data_json(
             {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ocickpt.cli.options import access, access_options, format_option, verb
+import ocickpt
+from ocickpt.cli.options import access_options, format_option, verb
 from ocickpt.cli.output import data_json, short, size, table
 from ocickpt.cli.progress import progress
 
@@ -31,10 +32,8 @@ def command(*, repo: str | None, authfile: Path | None, tls_verify: bool | None,
     on this host that were dumped but not published yet are listed too, and those that are damaged, with
     what is wrong with them. What is no checkpoint is left out.
     """
-    from ocickpt.flows.catalog import list_checkpoints
-
     with progress(quiet=False) as shown:
-        found = list_checkpoints(repo, access(authfile, tls_verify), limit, shown)
+        found = ocickpt.checkpoints(repo, limit=limit, authfile=authfile, tls_verify=tls_verify, progress=shown)
     if form == "json":
         data_json(found)
         return

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    from ocickpt.store import Access
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -43,7 +40,7 @@ def verb(function: Callable[..., Any]) -> click.Command:
 
 
 def access_options(function: _Function) -> _Function:
-    """``--authfile`` and ``--tls-verify``: how registries are reached. See `access`."""
+    """``--authfile`` and ``--tls-verify``: how registries are reached."""
     function = click.option(
         "--tls-verify",
         cls=_OptionalValue,
@@ -76,10 +73,3 @@ def format_option(human: str) -> Callable[[_Function], _Function]:
         show_default=True,
         help="How the result is printed.",
     )
-
-
-def access(authfile: Path | None, tls_verify: bool | None) -> Access:
-    """The options of `access_options` as the flows take them."""
-    from ocickpt.store import Access
-
-    return Access(authfile=authfile, tls_verify=tls_verify)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ocickpt.cli.options import access, access_options, format_option, quiet_option, verb
+import ocickpt
+from ocickpt.cli.options import access_options, format_option, quiet_option, verb
 from ocickpt.cli.output import data, data_json
 from ocickpt.cli.progress import progress
 from ocickpt.cli.published import pinned
@@ -43,10 +44,15 @@ def command(
 
     Prints REF with the digest of what was pulled, or the name of the file.
     """
-    from ocickpt.flows.pull import pull
-
     with progress(quiet) as watch:
-        pulled = pull(ref, output, host_access, access(authfile, tls_verify), watch)
+        pulled = ocickpt.pull(
+            ref,
+            output=output,
+            host_access=host_access,
+            authfile=authfile,
+            tls_verify=tls_verify,
+            progress=watch,
+        )
     if form == "json":
         data_json(pulled)
     elif pulled.path is not None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from ocickpt.cli.options import access, access_options, format_option, quiet_option, verb
+import ocickpt
+from ocickpt.cli.options import access_options, format_option, quiet_option, verb
 from ocickpt.cli.output import data, data_json
 from ocickpt.cli.progress import progress
 from ocickpt.cli.published import as_json, pinned
@@ -29,11 +30,9 @@ def command(
     unpublished: that goes where it should have gone when no REF is given, and leaves the local
     store. Only what the repository does not have yet is sent.
     """
-    from ocickpt.flows.push import push
-
     begun = time.monotonic()
     with progress(quiet) as watch:
-        published = push(source, ref, access(authfile, tls_verify), watch)
+        published = ocickpt.push(source, ref, authfile=authfile, tls_verify=tls_verify, progress=watch)
     if form == "json":
         data_json(as_json(published, time.monotonic() - begun))
     else:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import click
 
-from ocickpt.cli.options import access, access_options, format_option, quiet_option, verb
+import ocickpt
+from ocickpt.cli.options import access_options, format_option, quiet_option, verb
 from ocickpt.cli.output import data, data_json
 from ocickpt.cli.progress import progress
+
+_URGENT = -10
 
 
 @verb
@@ -55,22 +60,30 @@ def command(
     Prints the id of the container. Restoring is running what somebody else left in memory: pin the
     digest (REF@sha256:…) that `ocickpt checkpoint` printed.
     """
-    from ocickpt.flows.restore import RestoreOptions, restore
-
-    options = RestoreOptions(
-        name=name,
-        tcp_established=tcp_established,
-        ignore_static_ip=ignore_static_ip,
-        ignore_static_mac=ignore_static_mac,
-        ignore_rootfs=ignore_rootfs,
-        ignore_volumes=ignore_volumes,
-        host_access=host_access,
-        publish=publish,
-        lazy=lazy,
-    )
     with progress(quiet) as watch:
-        restored = restore(ref, options, access(authfile, tls_verify), watch)
+        restored = ocickpt.restore(
+            ref,
+            name=name,
+            lazy=lazy,
+            tcp_established=tcp_established,
+            ignore_static_ip=ignore_static_ip,
+            ignore_static_mac=ignore_static_mac,
+            ignore_rootfs=ignore_rootfs,
+            ignore_volumes=ignore_volumes,
+            host_access=host_access,
+            publish=publish,
+            authfile=authfile,
+            tls_verify=tls_verify,
+            progress=watch,
+            on_running=_hurry if lazy else None,
+        )
     if form == "json":
         data_json(restored)
     else:
         data(restored.container_id)
+
+
+def _hurry() -> None:
+    """The container runs, and memory comes as fast as the processors can: what is left to do here goes before."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, _URGENT)

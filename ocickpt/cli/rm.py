@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ocickpt.cli.options import access, access_options, format_option, quiet_option, verb
+import ocickpt
+from ocickpt.cli.options import access_options, format_option, quiet_option, verb
 from ocickpt.cli.output import data, data_json, size, words
 from ocickpt.cli.progress import progress
 from ocickpt.cli.published import pinned
@@ -25,14 +26,11 @@ def command(*, refs: tuple[str, ...], authfile: Path | None, tls_verify: bool | 
     container's name or id; what `ocickpt doctor` cannot put right is ended by the name that it says.
     Prints what was removed; stops at the first that cannot be.
     """
-    from ocickpt.flows.catalog import remove
-
-    reach = access(authfile, tls_verify)
     removed = []
     try:
         for ref in refs:
             with progress(quiet) as watch:
-                gone = remove(ref, reach, watch)
+                gone = ocickpt.remove(ref, authfile=authfile, tls_verify=tls_verify, progress=watch)
             removed.append(gone)
             if form == "text":
                 data(pinned(gone.reference, gone.digest))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+import ocickpt
 from ocickpt.cli.options import format_option, verb
 from ocickpt.cli.output import data, data_json
 
@@ -21,11 +22,9 @@ def command(*, hooks: bool, undo: bool, form: str) -> None:
     podman through a file in /etc/containers/containers.conf.d. Without it both verbs work as well,
     only slower: memory is then copied through an archive.
     """
-    from ocickpt.flows.setup import setup, setup_hooks
-
     if hooks and undo:
         raise click.UsageError("--undo removes the hooks too: leave out --hooks")
-    done = setup_hooks() if hooks else setup(undo)
+    done = ocickpt.setup_hooks() if hooks else ocickpt.setup(undo=undo)
     if form == "json":
         data_json(done)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ocickpt
 from ocickpt.cli.options import format_option, verb
 from ocickpt.cli.output import data_json, short, size, table
 
@@ -14,9 +15,7 @@ def command(*, form: str) -> None:
     Containers that run while their memory is still being fetched, how much that is, and those that had
     to be killed because it could not be.
     """
-    from ocickpt.flows.status import following
-
-    found = following()
+    found = ocickpt.status()
     if form == "json":
         data_json(found)
         return

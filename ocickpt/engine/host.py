@@ -19,8 +19,6 @@ from pathlib import Path
 from ocickpt import proc
 from ocickpt.errors import OcickptError
 
-RUNTIMES = ("runc", "crun")
-
 _PATIENCE = 30.0
 _CPUINFO = Path("/proc/cpuinfo")
 _OWN_CGROUPS = Path("/proc/self/cgroup")

@@ -103,6 +103,11 @@ class Expected:
         return bool(self.bounding & capability_mask((capability,)))
 
 
+def mounts_of(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The mounts of a specification by where the container sees them."""
+    return {posixpath.normpath(mount["destination"]): mount for mount in spec.get("mounts") or ()}
+
+
 def path(text: Any) -> str:
     """A path of the container as CRIU writes it; TypeError for anything else."""
     if not isinstance(text, str) or not text.startswith("/"):

@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from ocickpt.engine import archive
+from ocickpt.engine.files import archive
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.images import Images, Message, text

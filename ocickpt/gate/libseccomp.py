@@ -10,10 +10,9 @@ import functools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from ocickpt.errors import IntegrityError, PrerequisiteError, UnsupportedError
-from ocickpt.gate.profile import Call
 
 _OPTIMIZE, _TREE = 8, 2
 """SCMP_FLTATR_CTL_OPTIMIZE, and its value for a binary tree."""
@@ -29,6 +28,14 @@ class _Condition(ctypes.Structure):
         ("first", ctypes.c_uint64),
         ("second", ctypes.c_uint64),
     )
+
+
+class Call(NamedTuple):
+    """What a profile says of one system call; `conditions` on its arguments, all of which must hold."""
+
+    name: str
+    action: int
+    conditions: tuple[tuple[int, int, int, int], ...]
 
 
 def architectures() -> tuple[int, ...]:

@@ -12,9 +12,12 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from ocickpt.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from ocickpt.gate.libseccomp import Call
 
 _ACTIONS: Final = {
     "SCMP_ACT_KILL": 0x00000000, "SCMP_ACT_KILL_THREAD": 0x00000000, "SCMP_ACT_KILL_PROCESS": 0x80000000,
@@ -37,14 +40,6 @@ _GREATER, _LOOK = 0x25, 32
 _SORTED_FROM: Final = 32
 """With more calls than that runc has libseccomp make a binary tree of them."""
 _MOST_CALLS: Final = 10_000
-
-
-class Call(NamedTuple):
-    """What a profile says of one system call; `conditions` on its arguments, all of which must hold."""
-
-    name: str
-    action: int
-    conditions: tuple[tuple[int, int, int, int], ...]
 
 
 def compiled(profile: dict[str, Any], *, like: bytes = b"") -> Iterator[bytes]:
@@ -95,6 +90,8 @@ def _compile_text(text: str, level: int) -> bytes:
 
 
 def _calls(profile: dict[str, Any], default: int) -> Iterator[Call]:
+    from ocickpt.gate.libseccomp import Call
+
     count = 0
     for rule in profile.get("syscalls") or ():
         action = _action(rule["action"], rule.get("errnoRet"))

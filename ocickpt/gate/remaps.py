@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
-from ocickpt.engine import archive
+from ocickpt.engine.files import archive
 from ocickpt.errors import IntegrityError
 from ocickpt.gate.images import Images, Message, text
 from ocickpt.model import FileType

@@ -19,7 +19,7 @@ import zstandard
 
 from ocickpt.errors import StorageError
 from ocickpt.model import Kind
-from ocickpt.pack.memory import zeros
+from ocickpt.pack.buffers import zeros
 
 BATCH_SIZE = 1 << 20
 _FRAMING = 32

@@ -30,8 +30,8 @@ from ocickpt.model import (
 )
 from ocickpt.pack import format as fmt
 from ocickpt.pack.batch import BATCH_SIZE, Batch, Cut, Cutter, Target
-from ocickpt.pack.books import Book
-from ocickpt.pack.known import Known
+from ocickpt.pack.index_builder import Book
+from ocickpt.pack.inherited import Known
 from ocickpt.pack.writer import write_index
 
 PACK_SIZE = 16 << 20

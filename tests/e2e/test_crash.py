@@ -18,7 +18,7 @@ from itertools import pairwise
 import pytest
 
 from ocickpt.errors import CommandError
-from ocickpt.flows.journal import CHECKPOINT, FAILPOINTS, RESTORE, STEPS
+from ocickpt.operations.journal import CHECKPOINT, FAILPOINTS, RESTORE, STEPS
 from tests.e2e.conftest import REGISTRY, Host
 from tests.e2e.counting import Count, Counter, at_once
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from ocickpt.flows.journal import RESTORE, STEPS
+from ocickpt.operations.journal import RESTORE, STEPS
 from tests.e2e.conftest import Host, Start, fast_again, flip_a_bit, manifest_of, states, until_arrived
 
 ALIGNED = (Path(__file__).parent / "programs" / "aligned.py").read_text()

@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 
 from ocickpt.errors import OcickptError
-from ocickpt.flows.push import push
+from ocickpt.library.push import push
 from ocickpt.model import Silent
 from ocickpt.store import Access
 from tests.hostile.cases import CASES, MARK, OPTIONS, Case, Members

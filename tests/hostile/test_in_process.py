@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
-from ocickpt.flows import contents
-from ocickpt.flows.pull import pull
-from ocickpt.flows.push import push
+from ocickpt.artifact import parts
+from ocickpt.library.pull import pull
+from ocickpt.library.push import push
 from ocickpt.model import Content, Kind, Run, Silent
 from ocickpt.pack.files import Tree
 from ocickpt.store import Access
@@ -98,7 +98,7 @@ def test_what_push_leaves_out_is_refused(
     goods: dict[str, Members], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another writer need not be so kind as to leave it out."""
-    monkeypatch.setattr(contents, "_NETWORK", re.compile("nothing"))
+    monkeypatch.setattr(parts, "_NETWORK", re.compile("nothing"))
     with pytest.raises(UnsupportedError, match=f"{name}-10.img would have root's tools set up a network"):
         there_and_back(goods["plain"] | {f"checkpoint/{name}-10.img": b"*filter"}, tmp_path)
 
@@ -111,9 +111,9 @@ def test_a_name_that_is_there_twice(
     goods: dict[str, Members], name: str, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is checked, and the other one is what podman or CRIU would get."""
-    evil, real = b"evil", contents.Contents.__iter__
+    evil, real = b"evil", parts.Contents.__iter__
 
-    def twice(self: contents.Contents) -> Iterator[Content]:
+    def twice(self: parts.Contents) -> Iterator[Content]:
         for content in real(self):
             yield content
             if content.entry.path == name:
@@ -122,7 +122,7 @@ def test_a_name_that_is_there_twice(
 
     reference = f"oci:{tmp_path / 'layout'}:x"
     with monkeypatch.context() as writer:
-        writer.setattr(contents.Contents, "__iter__", twice)
+        writer.setattr(parts.Contents, "__iter__", twice)
         for rule in ("add", "add_all"):
             writer.setattr(Tree, rule, lambda *_: None)
         push(archive(goods["plain"], tmp_path / "in.tar"), reference, Access(), Silent())

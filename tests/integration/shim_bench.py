@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ocickpt import proc, shim
-from ocickpt.flows.operation import Answer, operation
+from ocickpt.operations.channel import Answer, operation
 
 ID = "defdcf08921a5ac0ba8981c0d14e1f814a61334c04c01049eb388f4a4790d546"
 KEY = "0f" * 16

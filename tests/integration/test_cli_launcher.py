@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from ocickpt import config, shim
-from ocickpt.flows.launcher import Launcher, chooser
+from ocickpt.operations.launcher import Launcher, chooser
 
 ID = "defdcf08921a5ac0ba8981c0d14e1f814a61334c04c01049eb388f4a4790d546"
 STATIC = f"/var/lib/containers/storage/overlay-containers/{ID}/userdata"

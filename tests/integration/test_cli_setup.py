@@ -13,7 +13,7 @@ import pytest
 
 from ocickpt import shim
 from ocickpt.errors import ExistsError, PrerequisiteError, StorageError
-from ocickpt.flows import setup
+from ocickpt.hostsetup import setup
 
 # What podman does (newConmonOCIRuntime): the first path of the drop-in that is there, else PATH.
 PODMAN = """\

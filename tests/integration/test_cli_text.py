@@ -15,7 +15,7 @@ import pytest
 from ocickpt import names
 from ocickpt.description import Description
 from ocickpt.errors import IntegrityError, StorageError
-from ocickpt.flows import tell
+from ocickpt import log
 from ocickpt.model import Descriptor, Manifest, digest_of
 from ocickpt.store.layout import LayoutStore
 from tests.unit.test_description import FULL
@@ -87,5 +87,5 @@ def test_file_names_that_are_not_unicode(tmp_path: Path, verb: str) -> None:
 def test_every_error_can_be_written_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
     error = StorageError("/tmp/\udcff\0 cannot be read", hint="\ud800")
     assert (error.message, str(error), error.hint) == (r"/tmp/\udcff\x00 cannot be read",) * 2 + (r"\ud800",)
-    tell.say("\udcff\0", error=True)
+    log.say("\udcff\0", error=True)
     assert capsys.readouterr().err == "ocickpt: \\udcff\\x00\n"

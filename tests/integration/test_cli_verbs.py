@@ -28,12 +28,12 @@ from ocickpt.description import (
     UserNamespace,
     VolumeInfo,
 )
-from ocickpt.flows.catalog import Inspection, Listed, Removed
-from ocickpt.flows.checkpoint import CheckpointOptions
-from ocickpt.flows.doctor import Check
-from ocickpt.flows.publish import Published
-from ocickpt.flows.pull import Pulled
-from ocickpt.flows.restore import Restored, RestoreOptions
+from ocickpt.library.catalog import Inspection, Listed, Removed
+from ocickpt.save.checkpoint import CheckpointOptions
+from ocickpt.hostsetup.doctor import Check
+from ocickpt.artifact.publishing import Published
+from ocickpt.library.pull import Pulled
+from ocickpt.restoration.restore import Restored, RestoreOptions
 from ocickpt.model import Descriptor, Kind, Manifest, Progress, Stage
 from ocickpt.store import Access
 from tests.integration.cli_bench import Bench

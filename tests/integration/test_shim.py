@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from ocickpt import names, proc, shim
-from ocickpt.engine.pages import put_back
+from ocickpt.engine.criu.pages import put_back
 from ocickpt.errors import CommandError, OcickptError, StorageError
-from ocickpt.flows.operation import Answer, operation
+from ocickpt.operations.channel import Answer, operation
 from tests.integration.shim_bench import DUMP, ID, KEY, PAGES, Bench, Dying
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a flow's socket is root's")

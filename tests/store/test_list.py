@@ -11,8 +11,10 @@ import pytest
 
 from ocickpt import names
 from ocickpt.errors import AuthError, RegistryError, UsageError
-from ocickpt.flows import artifact, catalog, publish
-from ocickpt.flows.catalog import Listed, list_checkpoints
+from ocickpt import artifact
+from ocickpt.library import catalog
+from ocickpt.artifact import publishing
+from ocickpt.library.catalog import Listed, list_checkpoints
 from ocickpt.model import Descriptor, Manifest, Silent, digest_of
 from ocickpt.store import Store, open_store
 from ocickpt.store.local import LocalStore
@@ -189,7 +191,7 @@ def test_the_newest_to_build_upon_is_found_beside_what_is_damaged(registry: Regi
         store.put_manifest(Manifest(config, (), TYPE).to_bytes(), "image")
         good = put(store, "good")
         noted = Noted()
-        found = publish._newest(store, FULL.container.name, noted)
+        found = publishing._newest(store, FULL.container.name, noted)
     assert found
     assert found[0] == good.descriptor()
     assert noted.notes == ["damaged cannot be built upon: a checkpoint has one index, this one 0"]

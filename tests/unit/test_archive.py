@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocickpt.engine import libtar
-from ocickpt.engine.archive import ArchiveWriter, Member, TreeTar, members, nested, tree_contents, tree_tar
-from ocickpt.engine.tree import TreeWriter, walk
+from ocickpt.engine.files import libtar
+from ocickpt.engine.files.archive import ArchiveWriter, Member, TreeTar, members, nested, tree_contents, tree_tar
+from ocickpt.engine.files.tree import TreeWriter, walk
 from ocickpt.errors import IntegrityError, OcickptError, PrerequisiteError, StorageError, UnsupportedError
 from ocickpt.model import Content, Entry, FileType, Kind, Run
 

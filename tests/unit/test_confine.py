@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt.engine import criu, crun, namespaces
+from ocickpt.engine import criu, namespaces
+from ocickpt.engine.runtime import crun
 from ocickpt.errors import NotFoundError
 
 MOUNTINFO = """\

@@ -13,9 +13,10 @@ import pytest
 from ocickpt import config, libraries
 from ocickpt.engine import criu, host
 from ocickpt.errors import StorageError
-from ocickpt.flows import doctor, pending, setup
-from ocickpt.flows.doctor import Check
-from ocickpt.flows.pending import Left
+from ocickpt.hostsetup import doctor, setup
+from ocickpt.operations import pending
+from ocickpt.hostsetup.doctor import Check
+from ocickpt.operations.pending import Left
 
 Facts = Callable[..., None]
 

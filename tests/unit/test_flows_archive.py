@@ -17,14 +17,16 @@ import pytest
 from ocickpt import names, schema
 from ocickpt.description import Criu, Engine, HostInfo, Runtime
 from ocickpt.engine import host
-from ocickpt.engine.archive import ArchiveWriter, members, nested, tree_contents, tree_tar
+from ocickpt.engine.files.archive import ArchiveWriter, members, nested, tree_contents, tree_tar
 from ocickpt.errors import ExistsError, IntegrityError, NotFoundError, OcickptError, UnsupportedError, UsageError
-from ocickpt.flows import artifact, catalog, images
-from ocickpt.flows import pull as pulling
-from ocickpt.flows.contents import Contents
-from ocickpt.flows.pull import pull
-from ocickpt.flows.push import push
-from ocickpt.flows.rebuild import Rebuilder
+from ocickpt import artifact
+from ocickpt.library import catalog
+from ocickpt.gate import verification
+from ocickpt.library import pull as pulling
+from ocickpt.artifact.parts import Contents
+from ocickpt.library.pull import pull
+from ocickpt.library.push import push
+from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.memory.pagemap import PE_PRESENT, PageMap
 from ocickpt.model import Content, Entry, FileType, Kind, Run, Silent
 from ocickpt.store import Access, open_store
@@ -56,7 +58,7 @@ def _pycriu(monkeypatch: pytest.MonkeyPatch) -> None:
     module.images = types.SimpleNamespace(load=lambda file: {"entries": json.load(file)})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pycriu", module)
     # The rest of CRIU's images is noise here, and the image is on no host: what is looked at is what comes back.
-    monkeypatch.setattr(images, "verify", lambda *_: None)
+    monkeypatch.setattr(verification, "verify", lambda *_: None)
     monkeypatch.setattr(pulling, "_layers", lambda _: (Path("/nonexistent"),))
 
 

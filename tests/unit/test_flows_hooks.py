@@ -10,7 +10,8 @@ import pytest
 
 from ocickpt import config, hook, names, shim
 from ocickpt.config import Config
-from ocickpt.flows import hooks, instead, intercept
+from ocickpt.save import hooks, intercept
+from ocickpt.restoration import on_create
 from tests.unit.test_libpoddb import ID
 
 
@@ -22,11 +23,11 @@ def test_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hooks.gate(ID, str(tmp_path), {}) == 0
     assert hooks.gate(ID, str(tmp_path), wanted) == 1
     assert hooks.gate(ID, str(tmp_path), {names.ANNOTATION_RESTORE: "reg:5000/web:1"}) == 1
-    (tmp_path / instead.RESTORED).write_text("another")
+    (tmp_path / on_create.RESTORED).write_text("another")
     assert hooks.gate(ID, str(tmp_path), wanted) == 1
-    (tmp_path / instead.RESTORED).write_text(ID)
+    (tmp_path / on_create.RESTORED).write_text(ID)
     assert hooks.gate(ID, str(tmp_path), wanted) == 0
-    (tmp_path / instead.RESTORED).unlink()
+    (tmp_path / on_create.RESTORED).unlink()
     shim.CREATED.mkdir()
     (shim.CREATED / ID).touch()
     assert hooks.gate(ID, str(tmp_path), wanted) == 0

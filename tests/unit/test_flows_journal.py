@@ -13,8 +13,8 @@ import pytest
 
 from ocickpt import processes
 from ocickpt.errors import BusyError, StorageError
-from ocickpt.flows import journal
-from ocickpt.flows.journal import CHECKPOINT, RESTORE, Journal, Record
+from ocickpt.operations import journal
+from ocickpt.operations.journal import CHECKPOINT, RESTORE, Journal, Record
 
 ROOT = Path(journal.__file__).parents[2]
 KEY, OTHER = "a1" * 32, "b2" * 16

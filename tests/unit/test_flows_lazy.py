@@ -9,8 +9,9 @@ import pytest
 from ocickpt import guard
 from ocickpt.engine import podman
 from ocickpt.errors import CommandError
-from ocickpt.flows import lazy, made
-from ocickpt.flows.journal import RESTORE, Journal, Record
+from ocickpt.lazy import attach
+from ocickpt.restoration import outcome
+from ocickpt.operations.journal import RESTORE, Journal, Record
 
 KEY = "ab" * 16
 RUNNING = podman.Running("c" * 64, "web", "runc", Path("/bundle"), 7, 8)
@@ -26,25 +27,25 @@ def record(tmp_path: Path) -> Record:
 @pytest.fixture
 def helpers(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     state = {"alive": True}
-    monkeypatch.setattr(lazy, "goes_on", lambda _record: state["alive"])
+    monkeypatch.setattr(attach, "goes_on", lambda _record: state["alive"])
     return state
 
 
 def test_what_there_is_to_say(record: Record, helpers: dict[str, bool]) -> None:
     work = Path(record.work)
-    assert lazy.failure(record) == ""
+    assert attach.failure(record) == ""
     helpers["alive"] = False
-    assert lazy.failure(record) == "what brings its memory was killed"
+    assert attach.failure(record) == "what brings its memory was killed"
     (work / guard.FAILED).write_text("the page server died")
-    assert lazy.failure(record) == "the page server died"
+    assert attach.failure(record) == "the page server died"
     helpers["alive"] = True
-    assert lazy.failure(record) == "the page server died"
+    assert attach.failure(record) == "the page server died"
     (work / guard.COMPLETE).touch()
-    assert lazy.failure(record) == ""
+    assert attach.failure(record) == ""
     (work / guard.COMPLETE).unlink()
     for path in (work / guard.FAILED, work):
         path.unlink() if path.is_file() else path.rmdir()
-    assert lazy.failure(record) == ""  # the guard was done, and has answered for it
+    assert attach.failure(record) == ""  # the guard was done, and has answered for it
 
 
 @pytest.mark.parametrize("when", ["before", "as it was told", "never"])
@@ -54,23 +55,23 @@ def test_a_restore_whose_helpers_fail_at_its_very_end(
     """The guard knew no container that it could have killed."""
     taken: list[str] = []
     work = Path(record.work)
-    monkeypatch.setattr(made, "take_back", lambda journal: taken.append(journal.record.name))
-    monkeypatch.setattr(made, "_forget", lambda _journal: taken.append("forgotten"))
+    monkeypatch.setattr(outcome, "take_back", lambda journal: taken.append(journal.record.name))
+    monkeypatch.setattr(outcome, "_forget", lambda _journal: taken.append("forgotten"))
 
     def settle(_journal: Journal, _container: podman.Running) -> None:
         if when == "as it was told":
             (work / guard.FAILED).write_text("the page server died")
             helpers["alive"] = False
 
-    monkeypatch.setattr(lazy, "settle", settle)
+    monkeypatch.setattr(attach, "settle", settle)
     helpers["alive"] = when != "before"
     journal = Journal(work / "journal", -1, record)
     if when == "never":
-        made.finish(journal, RUNNING)
+        outcome.finish(journal, RUNNING)
         assert taken == []
         return
     with pytest.raises(CommandError, match=r"cannot be completed: (the page server died|what brings its memory was)"):
-        made.finish(journal, RUNNING)
+        outcome.finish(journal, RUNNING)
     assert taken == ["web"]
 
 
@@ -81,14 +82,14 @@ def test_crun_is_told_by_its_environment_alone(tmp_path: Path) -> None:
     work.mkdir()
     (bundle / "config.json").write_text('{"annotations": {"org.criu.config": "/etc/own.conf"}}')
     before = (bundle / "config.json").stat()
-    told = lazy.arm("crun", bundle, work, "")
+    told = attach.arm("crun", bundle, work, "")
     configuration = Path(told["environment"]["CRIU_CONFIG_FILE"])
     assert configuration.parent == work
     assert configuration.read_text().split() == ["lazy-pages"]
     usual.write_text("ghost-limit 5")
-    lazy.arm("crun", bundle, work, str(usual))
+    attach.arm("crun", bundle, work, str(usual))
     assert configuration.read_text().splitlines()[0] == "ghost-limit 5"
     assert "lazy-pages" in configuration.read_text().splitlines()
-    assert lazy.arm("runc", bundle, work, "") == {"arguments": ["--lazy-pages"]}
+    assert attach.arm("runc", bundle, work, "") == {"arguments": ["--lazy-pages"]}
     assert (bundle / "config.json").stat() == before
     assert sorted(each.name for each in bundle.iterdir()) == ["config.json", guard.SOCKET]

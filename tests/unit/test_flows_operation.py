@@ -12,8 +12,8 @@ import pytest
 
 from ocickpt import processes, shim
 from ocickpt.errors import BusyError
-from ocickpt.flows import operation
-from ocickpt.flows.journal import CHECKPOINT, Record
+from ocickpt.operations import channel
+from ocickpt.operations.journal import CHECKPOINT, Record
 
 
 @pytest.fixture(autouse=True)
@@ -26,35 +26,35 @@ def test_a_directory_is_private_and_empty(tmp_path: Path) -> None:
     path = tmp_path / "ocickpt" / "1"
     before = os.umask(0)
     try:
-        assert operation.make_directory(path) == path
+        assert channel.make_directory(path) == path
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o700
     (path / "left").mkdir()
     (path / "left" / "file").write_text("of a process that died")
-    operation.make_directory(path)
+    channel.make_directory(path)
     assert list(path.iterdir()) == []
 
 
 def test_the_last_one_takes_the_parent_along(tmp_path: Path) -> None:
     one, two = tmp_path / "ocickpt" / "1", tmp_path / "ocickpt" / "2"
-    operation.make_directory(one)
-    operation.make_directory(two)
+    channel.make_directory(one)
+    channel.make_directory(two)
     (one / "file").touch()
-    operation.remove_directory(one)
+    channel.remove_directory(one)
     assert two.is_dir()
-    operation.remove_directory(two)
+    channel.remove_directory(two)
     assert not one.parent.exists()
-    operation.remove_directory(two)
+    channel.remove_directory(two)
     assert not one.parent.exists()
 
 
 def test_it_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("kept")
-    path = operation.make_directory(tmp_path / "ocickpt" / "1")
+    path = channel.make_directory(tmp_path / "ocickpt" / "1")
     (path / "link").symlink_to(tmp_path / "mine")
-    operation.remove_directory(path)
+    channel.remove_directory(path)
     assert (tmp_path / "mine" / "file").read_text() == "kept"
 
 
@@ -71,19 +71,19 @@ def test_an_operation_ends_after_its_podman(tmp_path: Path) -> None:
             podman_pid=podman.pid,
             podman_start=processes.start_time(podman.pid) or 0,
         )
-        ending = threading.Thread(target=operation.end, args=(record,))
+        ending = threading.Thread(target=channel.end, args=(record,))
         ending.start()
         time.sleep(0.1)
         assert socket.exists(), "what podman still runs must find that somebody asked for it"
         podman.kill()
         ending.join(10)
     assert not socket.exists()
-    operation.end(record)
+    channel.end(record)
 
 
 def test_a_podman_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operation, "_MOST", 0.05)
+    monkeypatch.setattr(channel, "_MOST", 0.05)
     start = processes.start_time(os.getpid()) or 0
     record = Record(CHECKPOINT, "a" * 64, "", "web", "x", podman_pid=os.getpid(), podman_start=start)
     with pytest.raises(BusyError, match="still at work on container 'web'"):
-        operation.end(record)
+        channel.end(record)

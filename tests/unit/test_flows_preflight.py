@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from ocickpt.description import Criu, Description, Runtime
-from ocickpt.engine import host, podman, storage
+from ocickpt.engine import host, podman
+from ocickpt.engine.podman import storage
 from ocickpt.engine.host import Host
-from ocickpt.engine.libpod import Imported
+from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import (
     ExistsError,
     IncompatibleError,
@@ -23,7 +24,7 @@ from ocickpt.errors import (
     UnsupportedError,
     UsageError,
 )
-from ocickpt.flows import preflight, restore
+from ocickpt.restoration import preflight, restore
 from ocickpt.model import Silent
 from ocickpt.store import Access
 from tests.unit.test_description import FULL

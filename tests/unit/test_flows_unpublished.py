@@ -15,10 +15,13 @@ import pytest
 
 from ocickpt import guard, names
 from ocickpt.config import Config
-from ocickpt.engine import libpoddb
+from ocickpt.engine.podman import database
 from ocickpt.errors import IncompatibleError, NotFoundError, UnsupportedError, UsageError
-from ocickpt.flows import catalog, journal, package, pending, push, status, unpublished
-from ocickpt.flows.journal import INTERCEPT, UNPUBLISHED, Journal, Record
+from ocickpt.library import catalog, push
+from ocickpt.operations import journal, pending
+from ocickpt.save import collect, unpublished
+from ocickpt.lazy import following
+from ocickpt.operations.journal import INTERCEPT, UNPUBLISHED, Journal, Record
 from ocickpt.model import Silent
 from ocickpt.shim import CAPTURED
 from ocickpt.store import Access
@@ -26,7 +29,7 @@ from ocickpt.store.local import LocalStore
 from tests.unit.test_libpoddb import ID, bundle
 
 KEY = "0f" * 16
-NAME = f"web:{package.stamp(int(KEY[:16], 16))}"
+NAME = f"web:{collect.stamp(int(KEY[:16], 16))}"
 
 
 @pytest.fixture(autouse=True)
@@ -47,23 +50,23 @@ def orphan(tmp_path: Path, step: str, **changes: object) -> Path:
 
 def test_where_a_checkpoint_goes(tmp_path: Path) -> None:
     made = bundle(tmp_path)
-    found = libpoddb.read(made)
-    assert package.wanted(found, Config()) == ""
-    text = package.wanted(found, Config(repository="reg:5000/all"))
+    found = database.read(made)
+    assert collect.wanted(found, Config()) == ""
+    text = collect.wanted(found, Config(repository="reg:5000/all"))
     assert text.startswith("reg:5000/all/web:20")
     assert text.endswith("Z")
     spec = json.loads((made / "config.json").read_text())
     (made / "config.json").write_text(json.dumps(spec | {"annotations": {names.ANNOTATION_PUSH: "reg:5000/own:1"}}))
-    assert package.wanted(found, Config(repository="reg:5000/all")) == "reg:5000/own:1"
+    assert collect.wanted(found, Config(repository="reg:5000/all")) == "reg:5000/own:1"
 
 
 def test_what_cannot_be_published_leaves_nothing(tmp_path: Path) -> None:
-    found = libpoddb.read(bundle(tmp_path / "one", {"pod": "p"}))
+    found = database.read(bundle(tmp_path / "one", {"pod": "p"}))
     with pytest.raises(UnsupportedError, match="part of a pod"):
-        package.begin(found, "reg:5000/web:1", leave_running=False, options={})
-    found = libpoddb.read(bundle(tmp_path / "two"))
+        collect.begin(found, "reg:5000/web:1", leave_running=False, options={})
+    found = database.read(bundle(tmp_path / "two"))
     with pytest.raises(UsageError, match="names a digest"):
-        package.begin(found, f"reg:5000/web@sha256:{'0' * 64}", leave_running=False, options={})
+        collect.begin(found, f"reg:5000/web@sha256:{'0' * 64}", leave_running=False, options={})
     assert journal.records() == []
     assert not (tmp_path / "two" / "ocickpt").exists()
 
@@ -150,15 +153,15 @@ def test_one_is_found_by_what_it_is_called(tmp_path: Path) -> None:
 
 
 def test_a_dump_is_packaged_once(tmp_path: Path) -> None:
-    found = libpoddb.read(bundle(tmp_path))
+    found = database.read(bundle(tmp_path))
     inventory = found.container.image_path / "inventory.img"
-    assert not package.was_taken(found)
+    assert not collect.was_taken(found)
     inventory.parent.mkdir()
     inventory.touch()
-    package.mark_taken(found)
-    assert package.was_taken(found)
+    collect.mark_taken(found)
+    assert collect.was_taken(found)
     os.utime(inventory, ns=(1, 1))
-    assert not package.was_taken(found)
+    assert not collect.was_taken(found)
 
 
 def test_nothing_to_push() -> None:
@@ -176,5 +179,5 @@ def test_memory_that_will_not_come_is_not_waited_for(tmp_path: Path, monkeypatch
     monkeypatch.setattr(guard, "STATES", tmp_path)
     guard.begin_state(KEY, container=ID, state="running", guard=[os.getpid(), 0], error="the page server died")
     with pytest.raises(IncompatibleError, match="the page server died"):
-        status.wait_for_memory(ID, Silent())
-    status.wait_for_memory("another", Silent())
+        following.wait_for_memory(ID, Silent())
+    following.wait_for_memory("another", Silent())

@@ -15,8 +15,8 @@ import pytest
 
 from ocickpt import guard, processes
 from ocickpt.errors import IncompatibleError
-from ocickpt.flows import lazy, status
-from ocickpt.flows.journal import RESTORE, Record
+from ocickpt.lazy import attach, following
+from ocickpt.operations.journal import RESTORE, Record
 from ocickpt.model import Silent
 
 KEY = "cd" * 16
@@ -79,8 +79,8 @@ def test_a_restore_that_ends_while_it_is_looked_at(states: Path) -> None:
     here = [os.getpid(), processes.start_time(os.getpid())]
     guard.begin_state("new", container=ID, name="b", state="running", since=2.0, guard=here)
     guard.begin_state("old", container=ID, name="a", state="restoring", since=1.0)
-    assert [each.name for each in status.following()] == ["a", "b"]
-    status.wait_for_memory("f" * 64, Silent())
+    assert [each.name for each in following.following()] == ["a", "b"]
+    following.wait_for_memory("f" * 64, Silent())
 
 
 def test_what_is_over_stays_so(states: Path) -> None:
@@ -96,12 +96,12 @@ def test_a_guard_whose_pid_another_has_by_now(states: Path, work: Path) -> None:
     here, gone = [os.getpid(), processes.start_time(os.getpid())], [os.getpid(), 1]
     told = {"container": ID, "state": "running", "work": str(work)}
     guard.begin_state(KEY, **told, guard=gone, process=gone)
-    status.wait_for_memory(ID, Silent())  # it was started anew since
+    following.wait_for_memory(ID, Silent())  # it was started anew since
     guard.begin_state(KEY, **told, guard=gone, process=here)
     with pytest.raises(IncompatibleError, match="is not all there"):
-        status.wait_for_memory(ID, Silent())
+        following.wait_for_memory(ID, Silent())
     (work / guard.COMPLETE).touch()
-    status.wait_for_memory(ID, Silent())
+    following.wait_for_memory(ID, Silent())
 
 
 def test_only_helpers_are_helpers(tmp_path: Path, states: Path) -> None:
@@ -111,8 +111,8 @@ def test_only_helpers_are_helpers(tmp_path: Path, states: Path) -> None:
         subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=new) for new in (False, True)
     )
     record = Record(RESTORE, KEY, ID, "web", "reg:5000/x", work=str(tmp_path), guard_pid=session.pid, guard_start=1)
-    assert not lazy.goes_on(record)
-    lazy.stop(record)
+    assert not attach.goes_on(record)
+    attach.stop(record)
     for each in (bystander, session):
         each.communicate(b"\n", timeout=10)
         assert each.returncode == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ocickpt import guard, proc
-from ocickpt.flows.helpers import Helpers
+from ocickpt.lazy.helpers import Helpers
 
 PLAN = {"reference": "oci:/nowhere", "authfile": "", "tls_verify": None, "patience": 0.1, "wide": True}
 STARTER = """

@@ -17,7 +17,7 @@ MOST_LINES = 500
 
 BOTTOM = {"ocickpt", "ocickpt.errors", "ocickpt.names", "ocickpt.model", "ocickpt.proc", "ocickpt.schema"}
 BOTTOM |= {"ocickpt.description", "ocickpt.config", "ocickpt.libraries", "ocickpt.versions", "ocickpt.processes"}
-BOTTOM |= {"ocickpt.runtimes", "ocickpt.orphans"}
+BOTTOM |= {"ocickpt.engine.runtime.command_line", "ocickpt.engine.runtime.calling"}
 ROOMS = ("engine", "memory", "pack", "store", "trust")
 
 # What each room may import besides itself and BOTTOM. Longest name first found wins.
@@ -36,11 +36,11 @@ MAY_IMPORT = {
 }
 # At the bottom, the smaller know nothing of the greater.
 ORDER = (
-    "ocickpt.errors", "ocickpt.libraries", "ocickpt.versions", "ocickpt.names", "ocickpt.runtimes", "ocickpt.processes",
-    "ocickpt.orphans", "ocickpt.model", "ocickpt.schema",
+    "ocickpt.errors", "ocickpt.libraries", "ocickpt.versions", "ocickpt.names", "ocickpt.engine.runtime.command_line", "ocickpt.processes",
+    "ocickpt.engine.runtime.calling", "ocickpt.model", "ocickpt.schema",
     "ocickpt.config", "ocickpt.proc", "ocickpt.description",
 )  # fmt: skip
-SUBPROCESSES = {"ocickpt.proc", "ocickpt.orphans", "ocickpt.shim", "ocickpt.guard"}
+SUBPROCESSES = {"ocickpt.proc", "ocickpt.engine.runtime.calling", "ocickpt.shim", "ocickpt.guard"}
 
 
 def name_of(path: Path) -> str:
@@ -107,7 +107,7 @@ def test_the_shim_loads_only_what_it_needs() -> None:
     for name in imported(path, at_module_level(tree_of(path))):
         top = name.partition(".")[0]
         ours = any(
-            within(name, each) for each in ("ocickpt.errors", "ocickpt.model", "ocickpt.names", "ocickpt.runtimes")
+            within(name, each) for each in ("ocickpt.errors", "ocickpt.model", "ocickpt.names", "ocickpt.engine.runtime.command_line")
         )
         assert ours or top in sys.stdlib_module_names, f"the shim loads {name} before it is needed"
 

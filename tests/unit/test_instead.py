@@ -11,9 +11,10 @@ import pytest
 
 from ocickpt import config, names
 from ocickpt.config import Config
-from ocickpt.engine import storage
+from ocickpt.engine.podman import storage
 from ocickpt.errors import IncompatibleError, NotFoundError, PrerequisiteError, UnsupportedError, UsageError
-from ocickpt.flows import bundle, instead, operation, policy
+from ocickpt.restoration import bundle, on_create, policy
+from ocickpt.operations import channel
 from ocickpt.store import Access, Reference
 
 DIGEST = "sha256:" + "a" * 64
@@ -59,11 +60,11 @@ def test_what_is_fetched_meanwhile_has_an_end(tmp_path: Path, monkeypatch: pytes
         asked.append(access)
         raise NotFoundError("there is none")
 
-    monkeypatch.setattr(instead, "open_source", opened)
-    monkeypatch.setattr(operation, "make_directory", lambda place: None)
+    monkeypatch.setattr(on_create, "open_source", opened)
+    monkeypatch.setattr(channel, "make_directory", lambda place: None)
     monkeypatch.setattr(policy, "pinned", lambda wanted, _: Reference.parse(wanted))
     (tmp_path / "config.json").write_text(json.dumps({"annotations": {names.ANNOTATION_RESTORE: "reg.example/web:1"}}))
-    assert instead.create(["/bin/true"], ["--bundle", str(tmp_path), "c1"]) == 1
+    assert on_create.create(["/bin/true"], ["--bundle", str(tmp_path), "c1"]) == 1
     assert [access.within < 240 for access in asked] == [True]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ocickpt.engine import libpoddb
+from ocickpt.engine.podman import database
 from ocickpt.errors import StorageError, UnsupportedError
 
 ID = "ab" * 32
@@ -57,7 +57,7 @@ def bundle(graph: Path, config: dict[str, Any] | None = None, state: dict[str, A
 
 
 def test_a_container(tmp_path: Path) -> None:
-    found = libpoddb.read(bundle(tmp_path))
+    found = database.read(bundle(tmp_path))
     subject = found.container
     assert (subject.id, subject.name, subject.runtime, subject.pid) == (ID, "web", "crun", 7)
     assert (subject.upper, subject.lowers) == (tmp_path / "overlay" / "layer" / "diff", ())
@@ -77,7 +77,7 @@ def test_a_container(tmp_path: Path) -> None:
 def test_one_that_is_being_cleaned_up(tmp_path: Path) -> None:
     made = bundle(tmp_path, state={"networkStatus": None, "checkpointedTime": "2026-11-21T10:46:31Z"})
     (made / "network.status").write_text("{}")
-    found = libpoddb.read(made)
+    found = database.read(made)
     assert found.network == b"{}"
     assert found.container.checkpointed
 
@@ -93,19 +93,19 @@ def test_one_that_is_being_cleaned_up(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_published_shows(tmp_path: Path, config: dict[str, Any], name: str, value: object) -> None:
-    assert getattr(libpoddb.read(bundle(tmp_path, config)).container, name) == value
+    assert getattr(database.read(bundle(tmp_path, config)).container, name) == value
 
 
 def test_what_is_not_podmans(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="not the bundle"):
-        libpoddb.read(tmp_path)
+        database.read(tmp_path)
     made = bundle(tmp_path)
     (tmp_path / "db.sql").write_bytes(b"no database, and longer than its header would be" * 10)
     with pytest.raises(StorageError, match="cannot be read"):
-        libpoddb.read(made)
+        database.read(made)
     (tmp_path / "db.sql").unlink()
     with pytest.raises(UnsupportedError, match="no SQLite database"):
-        libpoddb.read(made)
+        database.read(made)
 
 
 def test_one_it_does_not_know(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_one_it_does_not_know(tmp_path: Path) -> None:
         database.execute("UPDATE ContainerConfig SET ID = 'other'")
         database.commit()
     with pytest.raises(UnsupportedError, match="knows no container"):
-        libpoddb.read(made)
+        database.read(made)
 
 
 def test_one_of_another_shape(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="unlike any known"):
-        libpoddb.read(bundle(tmp_path, {"namedVolumes": [7]}))
+        database.read(bundle(tmp_path, {"namedVolumes": [7]}))

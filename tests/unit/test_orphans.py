@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import orphans
+from ocickpt.engine.runtime import calling
 
 LEAVING = """
     sleep 300 & echo $! >{path}
@@ -33,7 +33,7 @@ def test_what_a_command_leaves(tmp_path: Path, status: int) -> None:
     mine = subprocess.Popen(["sleep", "300"])
     try:
         path = tmp_path / "pids"
-        assert orphans.call(["sh", "-c", LEAVING.format(path=path, status=status)]) == status
+        assert calling.call(["sh", "-c", LEAVING.format(path=path, status=status)]) == status
         left = [int(pid) for pid in path.read_text().split()]
         assert len(left) == 3
         assert [runs(pid) for pid in left] == [status == 0] * 3
@@ -47,7 +47,7 @@ def test_what_a_command_leaves(tmp_path: Path, status: int) -> None:
 
 def test_what_is_left_is_not_ours_when_we_have_ended(tmp_path: Path) -> None:
     """Whoever called us waits for it, as if there had been nobody between."""
-    root = Path(orphans.__file__).parents[1]
+    root = Path(calling.__file__).parents[1]
     code = f"import sys; sys.path.insert(0, {str(root)!r}); from ocickpt import orphans; orphans.call(sys.argv[1:])"
     subprocess.run([sys.executable, "-c", code, "sh", "-c", f"sleep 300 & echo $! >{tmp_path}/pid"], check=True)
     pid = int((tmp_path / "pid").read_text())

@@ -11,8 +11,8 @@ import pytest
 
 from ocickpt.errors import IntegrityError
 from ocickpt.model import Descriptor
-from ocickpt.pack import ahead
-from ocickpt.pack.ahead import ReadAhead
+from ocickpt.pack import read_ahead
+from ocickpt.pack.read_ahead import ReadAhead
 from ocickpt.pack.index import Index
 from tests.unit.test_pack_support import MemoryStore, pack, pages
 
@@ -53,8 +53,8 @@ def source() -> Source:
 
 @pytest.fixture
 def chunks(source: Source, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReadAhead]:
-    monkeypatch.setattr(ahead, "RANGE", RANGE * STORED)
-    monkeypatch.setattr(ahead, "ALONE", 2)
+    monkeypatch.setattr(read_ahead, "RANGE", RANGE * STORED)
+    monkeypatch.setattr(read_ahead, "ALONE", 2)
     packed = pack(source, [pages("checkpoint/pagemap-1.img", {0: CONTENT})], pack_size=CHUNKS * STORED)
     index = Index.load(source, packed.index)
     source.waited.clear()
@@ -132,8 +132,8 @@ def test_a_range_that_failed_in_the_background_is_tried_again(
 
 
 def test_little_is_kept(source: Source, chunks: ReadAhead, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "SINGLE", 3)
-    monkeypatch.setattr(ahead, "KEPT", 2)
+    monkeypatch.setattr(read_ahead, "SINGLE", 3)
+    monkeypatch.setattr(read_ahead, "KEPT", 2)
     for number in range(0, CHUNKS, RANGE):
         assert chunks.get(number, alone=True) == of(number)
     assert len(chunks._single) == 3

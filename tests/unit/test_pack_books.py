@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from ocickpt.model import Descriptor, Kind, digest_of
-from ocickpt.pack.books import Book
+from ocickpt.pack.index_builder import Book
 
 MANY = 100_000
 

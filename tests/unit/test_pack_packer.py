@@ -12,9 +12,9 @@ import pytest
 
 from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
 from ocickpt.model import Content, Descriptor, Entry, FileType, Kind, Run, Silent
-from ocickpt.pack import known, packer
+from ocickpt.pack import inherited, packer
 from ocickpt.pack.index import Index
-from ocickpt.pack.known import Known
+from ocickpt.pack.inherited import Known
 from ocickpt.pack.packer import Packer, pack_size_for
 from ocickpt.pack.reader import check
 from tests.unit.test_pack_support import PAGE, MemoryStore, MemoryWriter, opener, pack, pages, regular, unpack
@@ -247,7 +247,7 @@ def test_only_the_fullest_packs_are_inherited_from(monkeypatch: pytest.MonkeyPat
     store = MemoryStore()
     data = random_bytes(10, 3 << 20)
     first = pack(store, [pages("a", {0: data}), regular(Kind.STATE, "s", b"small")])
-    monkeypatch.setattr(known, "MAX_INHERITED", 2)
+    monkeypatch.setattr(inherited, "MAX_INHERITED", 2)
     found = Known(Index.load(store, first.index))
     index = Index.load(store, first.index)
     packs = {

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from ocickpt.errors import IntegrityError, NotFoundError
 from ocickpt.model import Content, Descriptor, Entry, FileType, Kind, Packed, Run, digest_of
 from ocickpt.pack.index import Index
-from ocickpt.pack.known import Known
+from ocickpt.pack.inherited import Known
 from ocickpt.pack.packer import Packer
 from ocickpt.pack.reader import extract
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from ocickpt.errors import IntegrityError
-from ocickpt.memory import pageserver
+from ocickpt.memory import page_protocol
 
 PAGE = 4096
 WIDE = struct.Struct("<I4xQQQ")
@@ -34,7 +34,7 @@ def test_an_answer_of_many_pieces_comes_whole() -> None:
 
     ended: list[bool] = []
     server = threading.Thread(
-        target=lambda: ended.append(pageserver.serve(ours, read, wide=True, page_size=PAGE)), daemon=True
+        target=lambda: ended.append(page_protocol.serve(ours, read, wide=True, page_size=PAGE)), daemon=True
     )
     server.start()
     assert asked(theirs, 1, 7 * PAGE) == (1, memory[7 * PAGE : 8 * PAGE])
@@ -52,7 +52,7 @@ def test_what_is_no_answer_is_not_sent(pieces: list[memoryview]) -> None:
     ours, theirs = socket.socketpair()
     theirs.sendall(WIDE.pack(7, 1, 0, 1))
     with pytest.raises(IntegrityError):
-        pageserver.serve(ours, lambda *_: pieces, wide=True, page_size=PAGE)
+        page_protocol.serve(ours, lambda *_: pieces, wide=True, page_size=PAGE)
     ours.close()
     assert theirs.recv(1) == b""
     theirs.close()

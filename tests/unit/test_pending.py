@@ -11,13 +11,18 @@ import pytest
 
 from ocickpt import guard, proc, processes, shim
 from ocickpt.description import HostInfo
-from ocickpt.engine import podman, roots
+from ocickpt.engine import podman
+from ocickpt.engine.podman import roots
 from ocickpt.errors import BusyError, NotFoundError, OcickptError, StorageError, UsageError
-from ocickpt.flows import artifact, catalog, journal, made, pending, recover, status
-from ocickpt.flows.describe import Origin
-from ocickpt.flows.doctor import Check, _journals
-from ocickpt.flows.journal import CHECKPOINT, INTERCEPT, RESTORE, STEPS, UNPUBLISHED, Journal, Record
-from ocickpt.flows.push import push
+from ocickpt import artifact
+from ocickpt.library import catalog
+from ocickpt.operations import journal, pending, recovery
+from ocickpt.restoration import outcome
+from ocickpt.lazy import following
+from ocickpt.artifact.origin import Origin
+from ocickpt.hostsetup.doctor import Check, _journals
+from ocickpt.operations.journal import CHECKPOINT, INTERCEPT, RESTORE, STEPS, UNPUBLISHED, Journal, Record
+from ocickpt.library.push import push
 from ocickpt.model import Silent
 from ocickpt.shim import CAPTURED, EXPORT
 from ocickpt.store import Access, open_store
@@ -161,7 +166,7 @@ def test_one_that_podman_made(tmp_path: Path, step: str) -> None:
 def test_one_that_podman_made_and_that_is_in_the_local_store(tmp_path: Path, by: str) -> None:
     dump(tmp_path, INTERCEPT)
     before = catalog.list_checkpoints(None, Access())
-    recover.recover(Silent())
+    recovery.recover(Silent())
     (shown,) = catalog.list_checkpoints(None, Access())
     assert [each.name for each in before] == [shown.name], "it has the same name before it is there"
     assert journal.records()[0].step == UNPUBLISHED
@@ -175,7 +180,7 @@ def test_one_that_podman_made_and_that_is_in_the_local_store(tmp_path: Path, by:
 
 
 def test_one_that_the_local_store_cannot_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ocickpt.flows import unpublished
+    from ocickpt.save import unpublished
 
     def full(*_: object) -> None:
         raise StorageError("no space left")
@@ -196,7 +201,7 @@ def test_a_checkpoint_that_cannot_be_put_right(tmp_path: Path, monkeypatch: pyte
 
     work = dump(tmp_path, step=step)
     if step == "published":
-        recover.recover(Silent(), lambda _: False)
+        recovery.recover(Silent(), lambda _: False)
     else:
         monkeypatch.setattr(podman, "container_or_none", broken)
         (finding,) = findings()
@@ -257,14 +262,14 @@ def running(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def ended(how: str, its: Journal) -> None:
         done.append(how)
-        made._forget(its)
+        outcome._forget(its)
 
     def run(argv: list[str], **_: object) -> proc.Result:
         done.append(" ".join(argv))
         return proc.Result((), 0, "", "")
 
-    monkeypatch.setattr(made, "take_back", lambda its: ended("taken back", its))
-    monkeypatch.setattr(made, "end", lambda its, _running: ended("ended", its))
+    monkeypatch.setattr(outcome, "take_back", lambda its: ended("taken back", its))
+    monkeypatch.setattr(outcome, "end", lambda its, _running: ended("ended", its))
     monkeypatch.setattr(podman.Container, "running", property(lambda _self: None), raising=False)
     monkeypatch.setattr(podman, "existing", lambda names: names)
     monkeypatch.setattr(proc, "run", run)
@@ -299,7 +304,7 @@ def test_a_lazy_restore_whose_helpers_are_dead(
     tmp_path: Path, running: list[str], step: str, told: tuple[str, ...], end: str
 ) -> None:
     work = restore(tmp_path, step, *told)
-    recover.recover(Silent())
+    recovery.recover(Silent())
     assert running == [end]
     assert not work.exists()
     assert left() == []
@@ -313,7 +318,7 @@ def test_a_container_whose_memory_nobody_brings_is_killed(tmp_path: Path, runnin
     guard.begin_state(KEY, **told, guard=gone, process=here)
     guard.begin_state("ended", **told, guard=gone, process=gone)
     guard.begin_state("well", **told, guard=here, process=here)
-    assert sorted(each.state for each in status.following()) == ["failed", "failed", "running"]
-    recover.recover(Silent())
+    assert sorted(each.state for each in following.following()) == ["failed", "failed", "running"]
+    recovery.recover(Silent())
     assert running == [" ".join(kill) or f"podman kill --signal KILL {ID}"]
     assert [guard.state_of(each)["state"] for each in (KEY, "ended", "well")] == ["failed", "failed", "running"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt.engine.archivewriter import tree_tar
-from ocickpt.flows import artifact
-from ocickpt.flows.rebuild import Rebuilder
-from ocickpt.flows.tell import Logged
+from ocickpt.engine.files.archivewriter import tree_tar
+from ocickpt import artifact
+from ocickpt.artifact.rebuild import Rebuilder
+from ocickpt.log import Logged
 from ocickpt.model import Content, Entry, FileType, Kind, Silent
 from ocickpt.store import open_store
 from ocickpt.store.reference import Reference

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from ocickpt.engine import defaults, host
-from ocickpt.engine.libpod import Imported, import_config
+from ocickpt.engine.podman import defaults
+from ocickpt.engine import host
+from ocickpt.engine.podman.imported import Imported, import_config
 from ocickpt.errors import IntegrityError, OcickptError, PrerequisiteError, UnsupportedError
 
 ID = "996080a5fd0a51ecd9b9d5b3dc51580c9c3724b8353910257e2ad40481d1e00d"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt.engine import archive
+from ocickpt.engine.files import archive
 from ocickpt.errors import IntegrityError, UnsupportedError
-from ocickpt.flows import members
-from ocickpt.flows.rebuild import _rewritten
+from ocickpt.artifact import allowed_files
+from ocickpt.artifact.rebuild import _rewritten
 from ocickpt.model import Content, Entry, FileType, Kind, Run
 
 
@@ -34,7 +34,7 @@ from ocickpt.model import Content, Entry, FileType, Kind, Run
     ],
 )
 def test_what_podman_and_criu_write_passes(name: str) -> None:
-    members.check((Entry(Kind.BOOT, FileType.REGULAR, name), Entry(Kind.STATE, FileType.REGULAR, name)))
+    allowed_files.check((Entry(Kind.BOOT, FileType.REGULAR, name), Entry(Kind.STATE, FileType.REGULAR, name)))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_what_podman_and_criu_write_passes(name: str) -> None:
 @pytest.mark.parametrize("kind", [Kind.BOOT, Kind.STATE])
 def test_nothing_else_does(name: str, kind: Kind) -> None:
     with pytest.raises(UnsupportedError):
-        members.check((Entry(kind, FileType.REGULAR, name),))
+        allowed_files.check((Entry(kind, FileType.REGULAR, name),))
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,11 @@ def test_nothing_else_does(name: str, kind: Kind) -> None:
 )
 def test_nor_does_another_type(entry: Entry) -> None:
     with pytest.raises(UnsupportedError):
-        members.check((entry,))
+        allowed_files.check((entry,))
 
 
 def test_trees_and_memory_pass() -> None:
-    members.check(
+    allowed_files.check(
         (
             Entry(Kind.ROOTFS, FileType.SYMLINK, "any/deleted.files", link="/"),
             Entry(Kind.VOLUME, FileType.DIRECTORY, "vol1"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ocickpt.engine.podman import Roots
-from ocickpt.engine.roots import roots
+from ocickpt.engine.podman.roots import roots
 from ocickpt.errors import CommandError, OcickptError
 
 INFO = Roots(Path("/info"), Path("/info/volumes"), (Path("/info"), Path("/info/images")))

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from ocickpt import runtimes
+from ocickpt.engine.runtime import command_line
 
 ID = "job"
 
@@ -26,7 +26,7 @@ ID = "job"
     ],
 )
 def test_where_the_subcommand_stands(words: list[str], position: int) -> None:
-    assert runtimes.subcommand(words) == position
+    assert command_line.subcommand(words) == position
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_where_the_subcommand_stands(words: list[str], position: int) -> None:
     ],
 )
 def test_the_container_among_options(verb: str, words: list[str]) -> None:
-    assert runtimes.container(words, verb) == ID
+    assert command_line.container(words, verb) == ID
 
 
 def test_no_container() -> None:
-    assert runtimes.container(["--help"], "create") == ""
-    assert runtimes.container(["--bundle"], "create") == ""
-    assert runtimes.container([], "delete") == ""
+    assert command_line.container(["--help"], "create") == ""
+    assert command_line.container(["--bundle"], "create") == ""
+    assert command_line.container([], "delete") == ""
 
 
 @pytest.mark.parametrize(
@@ -69,17 +69,17 @@ def test_no_container() -> None:
     ],
 )  # fmt: skip
 def test_an_options_value_however_it_is_written(words: list[str]) -> None:
-    assert runtimes.option(words, "--bundle", "create") == "/b"
+    assert command_line.option(words, "--bundle", "create") == "/b"
 
 
 def test_what_is_a_value_or_comes_after_all_options_is_no_option() -> None:
-    assert runtimes.option(["--pid-file", "--bundle", "/b"], "--bundle", "create") == ""
-    assert runtimes.option(["--", "--bundle", "/b"], "--bundle", "create") == ""
-    assert not runtimes.flag(["--image-path", "--leave-running", ID], "--leave-running", "checkpoint")
-    assert runtimes.flag(["--leave-running", ID], "--leave-running", "checkpoint")
-    assert runtimes.flag(["--leave-running=true", ID], "--leave-running", "checkpoint")
-    assert not runtimes.flag(["--leave-running=false", ID], "--leave-running", "checkpoint")
-    assert runtimes.flag([ID, "-f"], "-f", "delete")
+    assert command_line.option(["--pid-file", "--bundle", "/b"], "--bundle", "create") == ""
+    assert command_line.option(["--", "--bundle", "/b"], "--bundle", "create") == ""
+    assert not command_line.flag(["--image-path", "--leave-running", ID], "--leave-running", "checkpoint")
+    assert command_line.flag(["--leave-running", ID], "--leave-running", "checkpoint")
+    assert command_line.flag(["--leave-running=true", ID], "--leave-running", "checkpoint")
+    assert not command_line.flag(["--leave-running=false", ID], "--leave-running", "checkpoint")
+    assert command_line.flag([ID, "-f"], "-f", "delete")
 
 
 # What `--help` says: runc's "--bundle value, -b value", crun's "-b, --bundle=DIR".
@@ -101,22 +101,22 @@ def shown(runtime: str, verb: str) -> tuple[set[tuple[str, ...]], set[tuple[str,
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize("verb", runtimes.VALUED)
+@pytest.mark.parametrize("verb", command_line.VALUED)
 def test_the_runtimes_have_the_options_of_the_table(verb: str) -> None:
     valued, letters = set[tuple[str, ...]](), set[str]()
     for runtime in ("runc", "crun"):
         its, plain = shown(runtime, verb)
         assert any("--help" in names for names in plain) or runtime == "runc"
-        table = {name for names in runtimes.VALUED[verb] for name in names}
+        table = {name for names in command_line.VALUED[verb] for name in names}
         assert not {name for names in plain for name in names} & table, f"{runtime} {verb} has these without a value"
         valued |= its
         letters |= {name[1] for names in plain for name in names if len(name) == 2}
-    assert valued == {each for each in runtimes.VALUED[verb] if each[0] not in runtimes.HIDDEN}
-    assert letters - set("h?vV") == set(runtimes.SWITCHES.get(verb, ""))
+    assert valued == {each for each in command_line.VALUED[verb] if each[0] not in command_line.HIDDEN}
+    assert letters - set("h?vV") == set(command_line.SWITCHES.get(verb, ""))
 
 
 @pytest.mark.lab
-@pytest.mark.parametrize("name", runtimes.HIDDEN)
+@pytest.mark.parametrize("name", command_line.HIDDEN)
 def test_what_is_hidden_is_taken_all_the_same(name: str) -> None:
     program = shutil.which("runc")
     assert program

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocickpt.engine import capture as capture_module
-from ocickpt.engine import treewriter
-from ocickpt.engine.tree import TreeWriter, capture, hidden_by, walk
+from ocickpt.engine.files import capture as capture_module
+from ocickpt.engine.files import treewriter
+from ocickpt.engine.files.tree import TreeWriter, capture, hidden_by, walk
 from ocickpt.errors import StorageError, UnsupportedError
 from ocickpt.model import Content, FileType, Kind, Run
 

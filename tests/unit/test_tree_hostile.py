@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocickpt.engine import openat2 as openat2_module
-from ocickpt.engine.openat2 import openat2
-from ocickpt.engine.tree import TreeWriter
+from ocickpt.engine.files import openat2 as openat2_module
+from ocickpt.engine.files.openat2 import openat2
+from ocickpt.engine.files.tree import TreeWriter
 from ocickpt.errors import IntegrityError, OcickptError, PrerequisiteError, StorageError
 from ocickpt.model import Entry, FileType, Kind
 

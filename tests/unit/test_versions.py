@@ -9,8 +9,9 @@ import pytest
 
 from ocickpt.description import Criu
 from ocickpt.errors import IncompatibleError
-from ocickpt.flows import lazy, preflight
-from ocickpt.memory import pageserver
+from ocickpt.lazy import attach
+from ocickpt.restoration import preflight
+from ocickpt.memory import page_protocol
 from ocickpt.versions import numbers
 from tests.unit.test_description import FULL
 from tests.unit.test_flows_preflight import HERE, _here
@@ -51,7 +52,7 @@ def test_numbers(version: str) -> None:
 
 @pytest.mark.parametrize("version", READ)
 def test_the_page_server_speaks_as_that_criu_does(version: str) -> None:
-    assert pageserver.is_wide(version) is (READ[version] >= (4, 2))
+    assert page_protocol.is_wide(version) is (READ[version] >= (4, 2))
 
 
 @pytest.mark.parametrize("version", READ)
@@ -67,4 +68,4 @@ def test_no_checkpoint_of_a_newer_criu_is_restored(version: str) -> None:
 @pytest.mark.parametrize("crun", ["1.28", "1.28.0-dev", "v1.28", "1.28-dirty"])
 def test_a_lazy_restore_with_them(monkeypatch: pytest.MonkeyPatch, crun: str, criu: str) -> None:
     monkeypatch.setattr("ocickpt.engine.host.runtime_version", lambda _: crun)
-    assert lazy.unsupported("crun", dataclasses.replace(HERE, criu=criu)) == ""
+    assert attach.unsupported("crun", dataclasses.replace(HERE, criu=criu)) == ""

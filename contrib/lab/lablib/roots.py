@@ -32,6 +32,7 @@ HOST_PACKAGES = (
     # ocickpt's own dependencies, and what tests it
     *("python3", "python3-urllib3", "python3-zstandard", "python3-jsonschema", "python3-click", "python3-rich"),
     *("python3-cryptography", "python3-jwcrypto", "python3-numpy", "python3-libarchive-c", "python3-podman"),
+    "python3-msgspec",
     *("python3-pytest", "python3-hypothesis", "python3-pip", "python3-setuptools", "python3-wheel", "python3-venv"),
     "pipx",
     # what one wants at hand on a host

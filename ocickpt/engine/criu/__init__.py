@@ -1,0 +1,26 @@
+"""CRIU: its images, its log, its configuration, the files in which it leaves memory."""
+
+from ocickpt.engine.criu.configuration import CONFIGURATION, ignores_cgroups
+from ocickpt.engine.criu.images import (
+    architecture,
+    images_lsm,
+    lazy_areas,
+    mount_flags,
+    processes,
+    pycriu_images,
+    without_network_lock,
+)
+from ocickpt.engine.criu.logs import log_errors
+
+__all__ = [
+    "CONFIGURATION",
+    "architecture",
+    "ignores_cgroups",
+    "images_lsm",
+    "lazy_areas",
+    "log_errors",
+    "mount_flags",
+    "processes",
+    "pycriu_images",
+    "without_network_lock",
+]

@@ -1,0 +1,1 @@
+"""Trees of files: captured, archived, written back; never through a symbolic link."""

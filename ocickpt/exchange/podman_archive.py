@@ -1,0 +1,99 @@
+"""podman's checkpoint archives: one becomes an artifact, and an artifact one that podman imports.
+
+podman believes such an archive, so what is written is checked as for a restore.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from ocickpt import artifact
+from ocickpt.artifact import publishing
+from ocickpt.artifact.parts import Parts
+from ocickpt.artifact.rebuild import Rebuilder
+from ocickpt.description import Options
+from ocickpt.engine import host, podman
+from ocickpt.engine.podman import roots
+from ocickpt.errors import ExistsError, StorageError
+from ocickpt.gate import access as host_access_gate
+from ocickpt.gate import deleted_files, verification
+from ocickpt.model import Kind, Progress, Published, Stage
+from ocickpt.store import Access, open_source, open_store
+from ocickpt.store.local import LocalStore
+from ocickpt.store.reference import Reference
+
+_USUAL_ROOT = Path("/var/lib/containers/storage")
+
+
+def read(path: Path, reference: Reference, access: Access, progress: Progress) -> Published:
+    """Make the archive at `path` the artifact `reference`."""
+    contents = Parts(path)
+
+    def options() -> Options:
+        return Options(
+            leave_running=False,
+            tcp_established=False,
+            file_locks=False,
+            rootfs=contents.files[Kind.ROOTFS] > 0,
+            volumes=contents.files[Kind.VOLUME] > 0,
+        )
+
+    with closing(open_store(reference, access, create=True)) as store, LocalStore() as local:
+        published = publishing.publish(
+            contents,
+            "",
+            options,
+            image_digest="",
+            store=store,
+            reference=reference,
+            local=local,
+            progress=progress,
+            made=None,
+        )
+    publishing.sweep()
+    return published
+
+
+def write(
+    reference: Reference, output: Path, host_access: bool, access: Access, progress: Progress
+) -> artifact.Artifact:
+    """Write the checkpoint `reference` to the new file `output`, and say which it was.
+
+    What the container would get of a host has to be allowed with `host_access`. Raises ExistsError, StorageError, and
+    what a restore raises before it makes anything.
+    """
+    if output.exists():
+        raise ExistsError(f"{output} is there already")
+    with closing(open_source(reference, access)) as source:
+        found = artifact.load(source, reference)
+        rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
+        config, spec = verification.saved(rebuilder)
+        imported = verification.imported_config(config, spec, found.description, _roots())
+        host_access_gate.check(imported, host_access, progress)
+        verification.verify(rebuilder, config, spec, found.description)
+        layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
+        rebuilder.check_deletions(layers, hint)
+        deleted_files.check_packed(rebuilder, imported, layers, hint)
+        members = imported.members(("ocickpt", "pull", str(found.reference)))
+        rebuilder.expect(*(kind for kind in Kind if kind is not Kind.BOOT))
+        progress.stage(Stage.FETCHING)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".ocickpt-", dir=output.absolute().parent) as work:
+                rebuilder.whole(output, members, Path(work))
+        except OSError as error:
+            raise StorageError(f"{output} cannot be written: {error.strerror}") from error
+    return found
+
+
+def _roots() -> podman.Roots:
+    """Where podman keeps things here, else where it does by default."""
+    if host.program(podman.PROGRAM):
+        return roots.roots()
+    return podman.Roots(_USUAL_ROOT, _USUAL_ROOT / "volumes", (_USUAL_ROOT,))
+
+
+def _layers(image_id: str) -> tuple[Path, ...]:
+    image = podman.image(image_id) if host.program(podman.PROGRAM) else None
+    return image.layers if image else ()

@@ -1,1 +1,0 @@
-"""Checkpoint, restore, push, pull …: the only place that knows all the rooms below it."""

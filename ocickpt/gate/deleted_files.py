@@ -1,0 +1,60 @@
+"""Whether the deleted files of a checkpoint lie where CRIU would look for them (`gate.check_remaps`).
+
+It takes what the container's filesystems hold: on this host where they are in place, else by the checkpoint's index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ocickpt.artifact.rebuild import Rebuilder
+from ocickpt.engine.podman.imported import Imported
+from ocickpt.errors import UnsupportedError
+from ocickpt.gate import verification
+from ocickpt.gate.expected import mounts_of
+from ocickpt.gate.remaps import check_remaps
+from ocickpt.model import FileType, Kind
+
+
+def check_placed(rebuilder: Rebuilder, spec: dict[str, Any], bundle: Path) -> None:
+    """Hold the images against the files of the container of this `bundle`, which are in place. IntegrityError."""
+    places = {path: Path(str(mount.get("source") or "/")) for path, mount in mounts_of(spec).items()}
+    places["/"] = bundle / str((spec.get("root") or {}).get("path", "rootfs"))
+
+    def is_symlink(mountpoint: str, path: str) -> bool:
+        # Of what is mounted from elsewhere nothing is known.
+        return mountpoint not in places or (places[mountpoint] / path).is_symlink()
+
+    check_remaps(verification.of(rebuilder), is_symlink)
+
+
+def check_packed(rebuilder: Rebuilder, imported: Imported, layers: Sequence[Path], hint: str) -> None:
+    """Hold the images against what podman will unpack over the image's `layers`.
+
+    IntegrityError, and UnsupportedError with that `hint` where the layers cannot be looked into.
+    """
+    links = {
+        (entry.kind, entry.path)
+        for kind in (Kind.ROOTFS, Kind.VOLUME)
+        for _, entry in rebuilder.index.files_of(kind)
+        if entry.type is FileType.SYMLINK
+    }
+    volumes = {place: name for name, place in imported.volumes.items()}
+    sources = {path: str(mount.get("source") or "/") for path, mount in mounts_of(imported.spec).items()}
+
+    def is_symlink(mountpoint: str, path: str) -> bool:
+        if mountpoint == "/":
+            if not layers:
+                raise UnsupportedError(
+                    "the container has deleted files open, and the layers of its image cannot be looked into here",
+                    hint=hint,
+                )
+            return (Kind.ROOTFS, path) in links or any((layer / path).is_symlink() for layer in layers)
+        source = sources.get(mountpoint)
+        if source is None or (Path(source) / path).is_symlink():
+            return True
+        return source in volumes and (Kind.VOLUME, f"{volumes[source]}/{path}") in links
+
+    check_remaps(verification.of(rebuilder), is_symlink)

@@ -1,0 +1,1 @@
+"""A host is made ready for checkpoints, and examined; artifacts are unknown here."""

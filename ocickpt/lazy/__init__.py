@@ -1,0 +1,1 @@
+"""Memory that follows its container: what brings it, who guards that, what is told of it; podman is unknown here."""

@@ -1,0 +1,158 @@
+"""What checkpoints there are, what is in one, and their removal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ocickpt import artifact, names
+from ocickpt.description import Description
+from ocickpt.errors import IntegrityError, NotFoundError, OcickptError, UnsupportedError, UsageError
+from ocickpt.model import Manifest, Progress, Silent
+from ocickpt.operations import journal, pending
+from ocickpt.store import Access, Store, open_store
+from ocickpt.store.local import LocalStore
+from ocickpt.store.reference import Reference
+
+LIMIT = 1000
+"""So many tags are looked at if nothing else is asked for."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of a listing."""
+
+    name: str
+    digest: str
+    created: str
+    container: str
+    image: str
+    size: int
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything public about a checkpoint."""
+
+    reference: str
+    digest: str
+    manifest: Manifest
+    description: Description
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a removal removed."""
+
+    reference: str
+    digest: str
+    """Of its manifest; nothing for one that was not published."""
+    freed: int
+    """Bytes that are gone; a registry frees them when it collects its garbage."""
+
+
+def list_checkpoints(
+    repo: str | None, access: Access, limit: int = LIMIT, progress: Progress | None = None
+) -> list[Listed]:
+    """The checkpoints of a repository; without one those of the local store, the unpublished ones among them.
+
+    Of more than `limit` tags the last by name are looked at, and a note says so. A checkpoint that is damaged, or made
+    by a newer ocickpt, has a state that says so. Raises what keeps the store from saying what it has.
+    """
+    progress = progress or Silent()
+    if limit < 1:
+        raise UsageError(f"a limit of {limit} tags leaves nothing to list")
+    if repo:
+        reference = Reference.parse(repo)
+        with closing(open_store(reference, access)) as store:
+            named = {}
+            for tag in store.tags():
+                with suppress(UsageError):  # other tools' names in a layout, by which nothing can be asked for
+                    named[tag] = reference.with_tag(tag)
+            return list(_listed(store, _last(named, limit, progress)))
+    found = list(_unpublished())
+    with LocalStore() as local:
+        names_there = (name.rpartition(":") for name, _ in local.references())
+        named = {f"{name}:{tag}": Reference("local", "", name, tag) for name, _, tag in names_there if name and tag}
+        found += _listed(local, _last(named, limit, progress))
+    states = {pending.name_of(each): _state(each) for each in pending.waiting() if each.step == journal.UNPUBLISHED}
+    return [replace(each, state=each.state or states.get(each.name, "")) for each in found]
+
+
+def _last(named: Mapping[str, Reference], limit: int, progress: Progress) -> dict[str, Reference]:
+    if len(named) > limit:
+        progress.note(f"of {len(named)} tags the last {limit} by name were looked at; --limit changes how many")
+    return {tag: named[tag] for tag in sorted(named)[-limit:]}
+
+
+def _listed(store: Store, named: Mapping[str, Reference]) -> Iterator[Listed]:
+    for tag, found in artifact.manifests(store, list(named)):
+        if isinstance(found, OcickptError):
+            yield Listed(str(named[tag]), "", "", "", "", 0, _trouble(found))
+            continue
+        descriptor, manifest = found
+        told = manifest.annotations
+        yield Listed(
+            str(named[tag]),
+            descriptor.digest,
+            told.get(names.ANNOTATION_CREATED, ""),
+            told.get(names.ANNOTATION_CONTAINER, ""),
+            told.get(names.ANNOTATION_IMAGE_NAME, ""),
+            sum(blob.size for blob in (manifest.config, *manifest.layers)),
+            _damage(store, named[tag], manifest),
+        )
+
+
+def _trouble(error: OcickptError) -> str:
+    return error.message if isinstance(error, UnsupportedError) else f"damaged: {error.message}"
+
+
+def _damage(store: Store, reference: Reference, manifest: Manifest) -> str:
+    """What is wrong with the blobs of a checkpoint. A registry is not asked: that would be a request for each."""
+    if reference.transport == "docker":
+        return ""
+    try:
+        artifact.config(store, reference, manifest).check()
+    except (IntegrityError, NotFoundError, UnsupportedError) as error:
+        return _trouble(error)
+    gone = [layer for layer in manifest.layers if not store.has_blob(layer)]
+    return f"damaged: {len(gone)} of its {len(manifest.layers)} blobs are gone, or not whole" if gone else ""
+
+
+def _unpublished() -> Iterator[Listed]:
+    for record in pending.waiting():
+        if record.step != journal.UNPUBLISHED:
+            state = f"being published as {record.reference}" if journal.is_busy(record) else _state(record)
+            yield Listed(pending.name_of(record), "", "", record.name, "", pending.size(Path(record.work)), state)
+
+
+def _state(record: journal.Record) -> str:
+    why = f": {record.reason}" if record.reason else ""
+    return f"unpublished as {record.reference}{why}"
+
+
+def inspect(ref: str, access: Access) -> Inspection:
+    """Everything public about the checkpoint `ref`."""
+    reference = Reference.parse(ref)
+    with closing(open_store(reference, access)) as store:
+        found = artifact.load(store, reference)
+    return Inspection(str(found.reference), found.descriptor.digest, found.manifest, found.description)
+
+
+def remove(ref: str, access: Access, progress: Progress) -> Removed:
+    """Remove the checkpoint `ref`, or what an operation that died left of one; what others share with it stays."""
+    ended = pending.remove(ref, progress)
+    if ended is not None:
+        return Removed(ref, "", ended)
+    reference = Reference.parse(ref)
+    if not reference.target:
+        raise UsageError(f"{ref} names no tag and no digest")
+    with closing(open_store(reference, access)) as store:
+        found = artifact.load(store, reference)
+        deleted = store.delete(reference.target)
+        blobs = (found.manifest.config, *found.manifest.layers)
+        freed = sum(blob.size for blob in blobs if not store.has_blob(blob))
+    return Removed(ref, deleted.digest, freed)

@@ -1,0 +1,191 @@
+"""How a checkpoint becomes a running container: one sequence, whoever makes the container.
+
+    resolve   the reference is an artifact of ours, whose parts can be read       (`Saved`)
+    check     it can run on this host, and may                                    (`Way.check`)
+    gate      what CRIU would be given is what such a container may be            (`gate.verification`)
+    fill      files and memory are where the runtime will look for them
+    arm       what brings the rest of the memory is ready, where that follows
+    run       the runtime restores                                                (`Way.run`)
+    verify    the kernel is asked whether it is confined as it should be
+    let go    it is the caller's from now on                                      (`Way.let_go`)
+
+There are two ways: `with_podman` has podman make the container, `on_create` finds one that is being created.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from ocickpt.artifact import Artifact, load_index
+from ocickpt.artifact.rebuild import Rebuilder
+from ocickpt.description import Security
+from ocickpt.engine.container import Running
+from ocickpt.engine.host import Host
+from ocickpt.engine.runtime.base import Additions
+from ocickpt.errors import IntegrityError
+from ocickpt.gate import confinement, deleted_files, verification
+from ocickpt.lazy import attach
+from ocickpt.lazy.helpers import Helpers
+from ocickpt.model import BlobSource, Kind, Progress
+from ocickpt.restoration.bundle import make_mount_points
+from ocickpt.trust import process
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was resolved: what it says of itself, and what reads the rest. None of it is believed yet."""
+
+    artifact: Artifact
+    rebuilder: Rebuilder
+    config: dict[str, Any]
+    """The engine's configuration of the container."""
+    spec: dict[str, Any]
+    """The OCI specification it ran with."""
+
+    @classmethod
+    def read(cls, found: Artifact, source: BlobSource, progress: Progress) -> Self:
+        """The checkpoint `found`, whose blobs are in `source`; IntegrityError, UnsupportedError."""
+        rebuilder = Rebuilder(load_index(source, found.manifest), source, progress)
+        return cls(found, rebuilder, *verification.saved(rebuilder))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A container that the runtime is about to restore."""
+
+    bundle: Path
+    spec: dict[str, Any]
+    """What stands in the bundle."""
+    image_path: Path
+    """Where the runtime will look for CRIU's images."""
+    criu_configuration: str
+    """The file that CRIU_CONFIG_FILE names for it; empty without one."""
+
+
+class Way(ABC):
+    """What differs by who makes the container. `follow` brings its memory later; without, it is all there first."""
+
+    def __init__(self, runtime: str, follow: Helpers | None, progress: Progress) -> None:
+        self.runtime = runtime
+        self.follow = follow
+        self.progress = progress
+
+    spec: dict[str, Any] | None = None
+    """The specification of the container that it is restored in, where that is not the checkpoint's own."""
+
+    @property
+    @abstractmethod
+    def work(self) -> Path:
+        """The directory of this restore."""
+
+    @abstractmethod
+    def check(self, saved: Saved) -> None:
+        """Find out whether it can be restored here, before anything is made."""
+
+    @contextmanager
+    def begun(self, saved: Saved) -> Iterator[None]:  # noqa: ARG002 - one way needs it
+        """Within, what is made is taken back after an error."""
+        yield
+
+    @abstractmethod
+    def trees(self, target: Target) -> Iterator[tuple[Kind, Path, str]]:
+        """The trees to fill: of which kind, where, and for a volume its name."""
+
+    @abstractmethod
+    def place_images(self, saved: Saved, target: Target) -> None:
+        """Bring CRIU's images, and the memory that must be there first, into the target's image path."""
+
+    @abstractmethod
+    def run(self, sequence: Sequence) -> Running:
+        """Have the runtime restore, and ask `sequence` to make all ready for it before."""
+
+    @abstractmethod
+    def let_go(self, container: Running) -> None:
+        """It runs as it should."""
+
+    def without_helpers(self, here: Host) -> None:
+        """Do without helpers where this host's runtime cannot restore lazily; that is told."""
+        if self.follow and (trouble := attach.unsupported(self.runtime, here)):
+            self.progress.note(f"{trouble}: all memory is fetched first")
+            self.follow.dismiss()
+            self.follow = None
+
+
+class Sequence:
+    """One restore. The gate's work is done in `pool`, where there is one, while the container comes up."""
+
+    def __init__(self, way: Way, saved: Saved, pool: Executor | None = None) -> None:
+        self._way, self._saved, self._pool = way, saved, pool
+
+    def restore(self) -> Running:
+        """The container, running; when that fails, nothing of it is left."""
+        self._way.check(self._saved)
+        with self._way.begun(self._saved):
+            container = self._way.run(self)
+            self._verify(container)
+        self._way.let_go(container)
+        return container
+
+    def begin_gate(self) -> None:
+        """Begin with the gate's work, if there is anybody to do it meanwhile."""
+        if self._pool:
+            _ = self._gate
+
+    @cached_property
+    def _gate(self) -> Future[None]:
+        if self._pool:
+            return self._pool.submit(self._hold)
+        done: Future[None] = Future()
+        self._hold()
+        done.set_result(None)
+        return done
+
+    def _hold(self) -> None:
+        self._saved.artifact.description.check()
+        verification.verify(
+            self._saved.rebuilder,
+            self._saved.config,
+            self._saved.spec,
+            self._saved.artifact.description,
+            self._way.spec,
+        )
+
+    def gate(self) -> None:
+        """Return when nothing is wrong with what CRIU would be given. IntegrityError, UnsupportedError."""
+        self._gate.result()
+
+    def ready(self, target: Target) -> Additions:
+        """Make everything ready for the runtime; what is to be added to its call."""
+        self.gate()
+        rebuilder = self._saved.rebuilder
+        for kind, place, name in self._way.trees(target):
+            rebuilder.tree(kind, place, name)
+        deleted_files.check_placed(rebuilder, target.spec, target.bundle)
+        make_mount_points(target.spec, target.bundle)
+        self._way.place_images(self._saved, target)
+        if not self._way.follow:
+            return Additions()
+        armed = attach.arm(self._way.runtime, target.bundle, self._way.work, target.criu_configuration)
+        self._way.follow.wait()
+        return armed
+
+    def _verify(self, container: Running) -> None:
+        """A container that runs with less confinement than it was checkpointed with does not run on."""
+        verify(container, verification.mountpoints(self._saved.rebuilder), self._saved.artifact.description.security)
+
+
+def verify(container: Running, mountpoints: list[bytes], security: Security) -> None:
+    """Complete what the runtime left undone, and ask the kernel; IntegrityError, NotFoundError when it has ended."""
+    confinement.complete(container, mountpoints)
+    if problem := process.unconfined(container.pid, security):
+        raise IntegrityError(
+            f"the restored container is not confined as it was ({problem}); it was removed",
+            hint="`ocickpt doctor` tells whether this host's criu supports its security module",
+        )

@@ -1,0 +1,301 @@
+"""podman makes the container of a restore; its files come when the shim asks for them.
+
+begun       the journal is written: what this restore will make
+podman      podman is at work; the shim asks before the runtime restores
+guarded     a lazy restore only: what brings the memory later is at work, too
+unverified  podman has returned: the container runs, nobody knows yet whether it is confined
+running     it is confined as it was
+lazy        a lazy restore only: its memory follows (`outcome`)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocickpt import artifact, proc, processes, rendezvous
+from ocickpt.artifact import parts
+from ocickpt.engine import criu, podman
+from ocickpt.engine.container import Running
+from ocickpt.engine.files import libtar
+from ocickpt.engine.podman.imported import Imported
+from ocickpt.errors import (
+    CommandError,
+    ExistsError,
+    NotFoundError,
+    OcickptError,
+    PrerequisiteError,
+    StorageError,
+)
+from ocickpt.gate import deleted_files, verification
+from ocickpt.lazy import attach
+from ocickpt.lazy.helpers import Helpers
+from ocickpt.model import Kind, Progress, Stage, parse_json
+from ocickpt.operations import channel, interrupts, launcher, recovery, workdir
+from ocickpt.operations.journal import Journal, Record, Restore
+from ocickpt.restoration import outcome, preflight
+from ocickpt.restoration.options import Beside, Restored, RestoreOptions
+from ocickpt.restoration.sequence import Saved, Sequence, Target, Way
+from ocickpt.store import Access, open_source
+from ocickpt.store.reference import Reference
+
+if TYPE_CHECKING:
+    from ocickpt.rendezvous import Answer, Asked
+
+
+def restore(
+    reference: Reference, options: RestoreOptions, access: Access, progress: Progress, beside: Beside
+) -> Restored:
+    """Restore the artifact `reference`; when it fails, nothing of it is left on this host."""
+
+    def mine(record: Record) -> bool:
+        same = record.reference.partition("@")[0] == str(reference).partition("@")[0]
+        return isinstance(record, Restore) and same and options.name in (None, record.name)
+
+    finished = recovery.recover(progress, mine)
+    with closing(open_source(reference, access)) as source:
+        beside.pool.submit(libtar.load)  # while the registry answers
+        descriptor, manifest = artifact.resolve(source, reference)
+        if beside.helpers:
+            pinned = reference.with_digest(descriptor.digest)
+            beside.helpers.result().prepare(attach.reading(pinned, access, beside.facts.result()))
+        found = artifact.unchecked(source, reference, descriptor, manifest)
+        name = options.name or found.description.container.name
+        for record in finished:
+            # This very restore had been interrupted when all but saying so was done.
+            if isinstance(record, Restore) and (record.name, record.reference) == (name, str(found.reference)):
+                return Restored(record.container, name, record.reference, found.descriptor.digest)
+        saved = Saved.read(found, source, progress)
+        follow = beside.helpers.result() if beside.helpers else None
+        way = WithPodman(found.description.runtime.name, follow, progress, options, beside)
+        subject = Sequence(way, saved, beside.pool).restore()
+    return Restored(subject.id, name, str(found.reference), found.descriptor.digest)
+
+
+class WithPodman(Way):
+    """A restore that has a journal: whoever finds it can take it back, or end it."""
+
+    def __init__(
+        self, runtime: str, follow: Helpers | None, progress: Progress, options: RestoreOptions, beside: Beside
+    ) -> None:
+        super().__init__(runtime, follow, progress)
+        self._options, self._beside = options, beside
+        self._imported: Imported
+        self._journal: Journal[Restore]
+        self._saved: Saved
+
+    @property
+    def work(self) -> Path:
+        """Beside podman's storage."""
+        return self._beside.work
+
+    def check(self, saved: Saved) -> None:
+        """Host, name, image, volumes, what it gets of this host, and space."""
+        told, roots = saved.artifact.description, self._beside.roots.result()
+        for note in preflight.check_host(told, self._beside.facts.result()):
+            self.progress.note(note)
+        self._saved = saved
+        self._imported = verification.imported_config(saved.config, saved.spec, told, roots)
+        preflight.check_container(
+            self._imported,
+            self._options.name,
+            roots,
+            ignore_volumes=self._options.ignore_volumes,
+            host_access=self._options.host_access,
+            progress=self.progress,
+        )
+        saved.rebuilder.check_space(roots.graph)
+
+    @contextmanager
+    def begun(self, saved: Saved) -> Iterator[None]:
+        """Under a journal: an error, and a Ctrl-C, takes back what was made."""
+        with interrupts.undisturbed():
+            self._journal = Journal.begin(self._record(saved))
+        try:
+            self.without_helpers(self._beside.facts.result())
+            yield
+            self._journal.step("running")
+        except KeyboardInterrupt:
+            with interrupts.undisturbed():
+                if outcome.settle(self._journal, self.progress):
+                    self.progress.note(f"container {self._journal.record.name!r} was restored already: it runs")
+            raise
+        except BaseException:
+            with interrupts.undisturbed():
+                failed = self._journal.record.step in ("podman", "guarded")
+                outcome.take_back(self._journal, failed=failed)
+            raise
+
+    def _record(self, saved: Saved) -> Restore:
+        """What this restore will make, so that it can be taken back."""
+        imported, options, key = self._imported, self._options, self._beside.key
+        name, reference = options.name or imported.name, str(saved.artifact.reference)
+        return Restore(
+            key=key,
+            container="" if options.name else imported.id,
+            name=name,
+            reference=reference,
+            work=str(self.work),
+            runtime=imported.runtime,
+            volumes=() if options.ignore_volumes else tuple(imported.volumes),
+            health_interval=imported.health_interval,
+            created_by=("ocickpt", "restore", "--name", name, reference, f"# {key}"),
+        )
+
+    def run(self, sequence: Sequence) -> Running:
+        """Have podman restore it; the container, which nobody knows yet to be confined."""
+        workdir.make(self.work)
+        flags = self._prepare(sequence)
+        journal, name, told = self._journal, self._journal.record.name, _Told()
+        with channel.opened(journal.record.key) as opened:
+            command = podman.restore_command(self.runtime, self.work / outcome.IMPORT, flags)
+            journal.step("podman", podman_pid=command.pid, podman_start=processes.start_time(command.pid) or 0)
+            self.progress.stage(Stage.RESTORING)
+            command.go()
+            if self.follow:
+                self._start(self.follow)  # podman comes up meanwhile, and then the shim waits for it
+            sequence.begin_gate()
+            result = opened.serve(command, lambda message: self._answer(message, sequence, told))
+        if result.returncode:
+            raise _explain(result, name)
+        self._beside.on_running()
+        sequence.gate()
+        container_id = result.stdout.split()[-1] if result.stdout.split() else ""
+        subject = told.running(container_id, name, self.runtime) or podman.container(container_id or name).running
+        journal.step("unverified", container=subject.id)
+        return subject
+
+    def _prepare(self, sequence: Sequence) -> list[str]:
+        """Fetch what podman or CRIU will need, and write the archive that podman imports; podman's options."""
+        with_shim = launcher.installed(self.runtime)
+        if self.follow and not with_shim:
+            raise PrerequisiteError("a lazy restore needs the runtime shim", hint="`ocickpt setup` puts it in place")
+        members = self._imported.members(self._journal.record.created_by)
+        if not self._options.tcp_established:
+            # CRIU refuses a checkpoint with connections then: there are none to protect.
+            members[parts.INVENTORY] = criu.without_network_lock(self._saved.rebuilder.file(parts.INVENTORY))
+        self.progress.stage(Stage.FETCHING)
+        return [
+            *_flags(self._options),
+            *(self._skeleton(members) if with_shim else self._whole(members, sequence)),
+        ]
+
+    def _skeleton(self, members: dict[str, bytes]) -> list[str]:
+        """Write an archive without files and memory, which the shim will have put in place."""
+        rebuilder, work = self._saved.rebuilder, self.work
+        rebuilder.expect(Kind.STATE, Kind.ROOTFS, Kind.VOLUME, *(() if self.follow else (Kind.MEMORY,)))
+        members[f"checkpoint/{rendezvous.MARKER}"] = self._journal.record.key.encode()
+        (work / "pages").mkdir()
+        if not self.follow:
+            rebuilder.pages(work / "pages")
+        rebuilder.skeleton(work / outcome.IMPORT, members, work)
+        return ["--ignore-volumes"]
+
+    def _whole(self, members: dict[str, bytes], sequence: Sequence) -> list[str]:
+        """Write an archive as podman itself would; it will ask nobody before it runs what is in there."""
+        sequence.gate()
+        self.progress.note(
+            "the runtime shim is not set up (`ocickpt setup`): podman unpacks an archive, which is slower"
+        )
+        rebuilder, options, hint = self._saved.rebuilder, self._options, "`ocickpt setup` makes do without"
+        rebuilder.expect(Kind.STATE, Kind.MEMORY, Kind.ROOTFS, Kind.VOLUME)
+        image = podman.image(self._imported.image_id)
+        deleted_files.check_packed(rebuilder, self._imported, image.layers if image else (), hint)
+        rebuilder.whole(
+            self.work / outcome.IMPORT,
+            members,
+            self.work,
+            rootfs=not options.ignore_rootfs,
+            volumes=not options.ignore_volumes,
+        )
+        return ["--ignore-volumes"] if options.ignore_volumes else []
+
+    def _start(self, follow: Helpers) -> None:
+        """Write what memory must be there first, and start the helpers, with images of their own."""
+        work, rebuilder = self.work, self._saved.rebuilder
+        rebuilder.pages(work / "pages", lazy=True)
+        later, first = rebuilder.divided()
+        self.progress.note(f"{first / 1e6:.1f} MB of memory are fetched first, {later / 1e6:.1f} MB follow")
+        (work / "images").mkdir()
+        rebuilder.images(work / "images")
+        for pages in (work / "pages").iterdir():
+            os.link(pages, work / "images" / pages.name)
+        self._journal.step("guarded", guard_pid=follow.pid, guard_start=follow.started)
+        follow.start(work, self._journal.record.reference, later, journal=self._journal.paths())
+
+    def _answer(self, message: Asked, sequence: Sequence, told: _Told) -> Answer:
+        """What the shim waits for, which is about to call the runtime and says where."""
+        if message["event"] != "restore":
+            return {"error": "this is a restore"}
+        bundle = Path(message["bundle"])
+        try:
+            spec = parse_json((bundle / "config.json").read_bytes(), "bundle's config.json")
+            image_path, usual = Path(message["image_path"]), message.get("criu_configuration", "")
+            more = sequence.ready(Target(bundle, spec, image_path, usual))
+        except OSError as error:
+            raise StorageError(f"the container's files cannot be put in place: {error}") from error
+        if self.follow:
+            self._beside.pool.submit(attach.accompany, self.follow.pid, message["conmon"], bundle)
+        told.message = message
+        return {"ok": True, "arguments": list(more.arguments), "environment": dict(more.environment)}
+
+    def trees(self, target: Target) -> Iterator[tuple[Kind, Path, str]]:
+        """All that podman was not given in the archive."""
+        if not self._options.ignore_rootfs:
+            yield Kind.ROOTFS, Path(target.spec["root"]["path"]), ""
+        if not self._options.ignore_volumes:
+            yield from ((Kind.VOLUME, Path(place), name) for name, place in self._imported.volumes.items())
+
+    def place_images(self, saved: Saved, target: Target) -> None:  # noqa: ARG002 - podman brought the images
+        """The memory, which was written beside it."""
+        for pages in (self.work / "pages").iterdir():
+            pages.rename(target.image_path / pages.name)
+        (target.image_path / rendezvous.MARKER).unlink()
+
+    def let_go(self, container: Running) -> None:
+        """Its healthcheck goes on, and its memory follows."""
+        with interrupts.undisturbed():
+            outcome.resume_healthcheck(container.id, self._imported.health_interval, self.progress)
+            outcome.finish(self._journal, container)
+
+
+class _Told:
+    """What the shim said of the container that it was about to restore, if it did."""
+
+    def __init__(self) -> None:
+        self.message: Asked | None = None
+
+    def running(self, container_id: str, name: str, runtime: str) -> Running | None:
+        """The container: asking podman again would take longer than all that is left to do."""
+        if self.message is None:
+            return None
+        try:
+            pid = int(Path(self.message["pid_file"]).read_text("ascii"))
+        except (OSError, ValueError) as error:
+            raise NotFoundError(f"container {name!r} has ended already", hint="`podman logs` may tell why") from error
+        return Running(container_id, name, runtime, Path(self.message["bundle"]), pid, self.message["conmon"])
+
+
+def _flags(options: RestoreOptions) -> list[str]:
+    flags = ["--name", options.name] if options.name else []
+    for name in ("tcp_established", "ignore_static_ip", "ignore_static_mac", "ignore_rootfs"):
+        if getattr(options, name):
+            flags.append("--" + name.replace("_", "-"))
+    for port in options.publish:
+        flags += ["--publish", port]
+    return flags
+
+
+def _explain(result: proc.Result, name: str) -> OcickptError:
+    error = result.failure("podman container restore")
+    if "already allocated" in error.message or "address already in use" in error.message:
+        return ExistsError(
+            f"an address of container {name!r} is in use on this host: {error.message.splitlines()[-1]}",
+            hint="--ignore-static-ip and --ignore-static-mac give it another one, -p other ports",
+        )
+    container = podman.container_or_none(name)
+    reasons = criu.log_errors(container.bundle / "restore.log") if container else []
+    return CommandError(f"CRIU cannot restore container {name!r}: {'; '.join(reasons)}") if reasons else error
