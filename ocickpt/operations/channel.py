@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ocickpt import proc, rendezvous
 from ocickpt.errors import BusyError, OcickptError, StorageError
-from ocickpt.operations.journal import Checkpoint, Restore
+from ocickpt.operations.journal import Checkpoint, Restore, podman_runs
 
 if TYPE_CHECKING:
     from ocickpt.rendezvous import Answer, Asked
@@ -109,7 +109,7 @@ def end(record: Checkpoint | Restore) -> None:
     Not before: what podman still runs must find that somebody asked for it (`shim`).
     """
     patience = time.monotonic() + _MOST
-    while record.podman_runs():
+    while podman_runs(record):
         if time.monotonic() > patience:
             raise BusyError(f"podman (pid {record.podman_pid}) is still at work on container {record.name!r}")
         time.sleep(0.05)

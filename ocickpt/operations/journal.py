@@ -68,21 +68,14 @@ class Dumping(Record, frozen=True, kw_only=True):
     """What the checkpoint became, once it has its tag."""
 
 
-class WithPodman(Record, frozen=True, kw_only=True):
-    """What every operation has that started a podman."""
-
-    podman_pid: int = 0
-    podman_start: int = 0
-
-    def podman_runs(self) -> bool:
-        """Whether that podman is still at work."""
-        return processes.is_alive(self.podman_pid, self.podman_start)
-
-
-class Checkpoint(WithPodman, Dumping, frozen=True, kw_only=True, tag="checkpoint"):
+class Checkpoint(Dumping, frozen=True, kw_only=True, tag="checkpoint"):
     """An `ocickpt checkpoint` (`save.dump`)."""
 
     steps: ClassVar = ("begun", "podman", "frozen", "captured", "dumped", "published")
+
+    podman_pid: int = 0
+    podman_start: int = 0
+    """The podman that was started."""
 
 
 UNPUBLISHED = "unpublished"
@@ -94,12 +87,15 @@ class Intercept(Dumping, frozen=True, kw_only=True, tag="intercept"):
     steps: ClassVar = ("begun", "frozen", "dumped", UNPUBLISHED, "published")
 
 
-class Restore(WithPodman, frozen=True, kw_only=True, tag="restore"):
+class Restore(Record, frozen=True, kw_only=True, tag="restore"):
     """An `ocickpt restore` (`restoration.sequence`)."""
 
     steps: ClassVar = ("begun", "podman", "guarded", "unverified", "running", "lazy")
 
     runtime: str = ""
+    podman_pid: int = 0
+    podman_start: int = 0
+    """The podman that was started."""
     guard_pid: int = 0
     guard_start: int = 0
     """The guard of a lazy restore."""
@@ -109,6 +105,11 @@ class Restore(WithPodman, frozen=True, kw_only=True, tag="restore"):
     """How often the container's healthcheck runs, once it is restored."""
     created_by: tuple[str, ...] = ()
     """What podman will name as the command that made the container; no other has the same."""
+
+
+def podman_runs(record: Record) -> bool:
+    """Whether a podman that this operation started is still at work."""
+    return isinstance(record, Checkpoint | Restore) and processes.is_alive(record.podman_pid, record.podman_start)
 
 
 R = TypeVar("R", bound=Record)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ocickpt.errors import OcickptError
 from ocickpt.model import Progress, Stage
 from ocickpt.operations import journal, verbs
-from ocickpt.operations.journal import Record, WithPodman
+from ocickpt.operations.journal import Record
 
 
 def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True) -> list[Record]:
@@ -31,7 +31,7 @@ def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True)
         if verb.goes_on(record):
             continue
         try:
-            if isinstance(record, WithPodman) and record.podman_runs():
+            if journal.podman_runs(record):
                 progress.stage(Stage.WAITING_FOR_PODMAN, record.verb)
             finished += verb.settle(orphan, mine, progress)
         except OcickptError as error:
