@@ -16,7 +16,7 @@ from ocickpt import names
 from ocickpt.artifact import address_spaces, parts
 from ocickpt.engine.files import archive
 from ocickpt.engine.files.treewriter import TreeWriter
-from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
+from ocickpt.errors import IntegrityError, StorageError
 from ocickpt.memory.pagemap import PageMap
 from ocickpt.model import BlobSource, Content, FileType, Kind, Progress, Run
 from ocickpt.pack import reader
@@ -69,22 +69,6 @@ class Rebuilder:
             raise StorageError(
                 f"the checkpoint needs {needed >> 20} MiB, the filesystem of {place} has {free >> 20} free"
             )
-
-    def check_deletions(self, layers: Sequence[Path], hint: str) -> None:
-        """Refuse deleted files that podman, which follows symlinks, would look for outside of the image's `layers`.
-
-        Raises IntegrityError, and UnsupportedError with that `hint` where the layers cannot be looked into.
-        """
-        for _, entry in self.index.files_of(Kind.ROOTFS):
-            if entry.type is FileType.WHITEOUT:
-                if not layers:
-                    raise UnsupportedError(
-                        "the container has deleted files of its image, whose layers cannot be looked into here",
-                        hint=hint,
-                    )
-                parents = list(Path(entry.path).parents)[:-1]
-                if any((layer / parent).is_symlink() for layer in layers for parent in parents):
-                    raise IntegrityError(f"the deleted file {entry.path[:200]!r} lies behind a symlink of the image")
 
     def expect(self, *kinds: Kind) -> None:
         """Tell the progress how much `extract` will have to read for these kinds."""

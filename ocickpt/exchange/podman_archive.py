@@ -74,7 +74,6 @@ def write(
         host_access_gate.check(imported, host_access, progress)
         verification.verify(rebuilder, config, spec, found.description)
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
-        rebuilder.check_deletions(layers, hint)
         deleted_files.check_packed(rebuilder, imported, layers, hint)
         members = imported.members(("ocickpt", "pull", str(found.reference)))
         rebuilder.expect(*(kind for kind in Kind if kind is not Kind.BOOT))

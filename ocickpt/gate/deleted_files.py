@@ -1,6 +1,8 @@
-"""Whether the deleted files of a checkpoint lie where CRIU would look for them (`gate.check_remaps`).
+"""Whether the deleted files of a checkpoint lie where podman and CRIU would look for them, with no symlink on the way.
 
-It takes what the container's filesystems hold: on this host where they are in place, else by the checkpoint's index.
+Both follow symlinks as the host's root: podman to remove what the container has deleted of its image, CRIU to make and
+remove what processes have open still (`remaps`). What the container's filesystems hold is known from this host where
+they are in place, else from the checkpoint's index and the image.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.engine.podman.imported import Imported
-from ocickpt.errors import UnsupportedError
+from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate import verification
 from ocickpt.gate.expected import mounts_of
 from ocickpt.gate.remaps import check_remaps
@@ -31,10 +33,11 @@ def check_placed(rebuilder: Rebuilder, spec: dict[str, Any], bundle: Path) -> No
 
 
 def check_packed(rebuilder: Rebuilder, imported: Imported, layers: Sequence[Path], hint: str) -> None:
-    """Hold the images against what podman will unpack over the image's `layers`.
+    """Hold what was deleted against what podman will unpack over the image's `layers`.
 
     IntegrityError, and UnsupportedError with that `hint` where the layers cannot be looked into.
     """
+    _check_removals(rebuilder, layers, hint)
     links = {
         (entry.kind, entry.path)
         for kind in (Kind.ROOTFS, Kind.VOLUME)
@@ -58,3 +61,16 @@ def check_packed(rebuilder: Rebuilder, imported: Imported, layers: Sequence[Path
         return source in volumes and (Kind.VOLUME, f"{volumes[source]}/{path}") in links
 
     check_remaps(verification.of(rebuilder), is_symlink)
+
+
+def _check_removals(rebuilder: Rebuilder, layers: Sequence[Path], hint: str) -> None:
+    """What podman removes of the image; where files are in place, none of it is left to podman."""
+    for _, entry in rebuilder.index.files_of(Kind.ROOTFS):
+        if entry.type is FileType.WHITEOUT:
+            if not layers:
+                raise UnsupportedError(
+                    "the container has deleted files of its image, whose layers cannot be looked into here", hint=hint
+                )
+            parents = list(Path(entry.path).parents)[:-1]
+            if any((layer / parent).is_symlink() for layer in layers for parent in parents):
+                raise IntegrityError(f"the deleted file {entry.path[:200]!r} lies behind a symlink of the image")

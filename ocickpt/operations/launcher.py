@@ -39,6 +39,16 @@ _ocickpt_runtime={runtime}
 _ocickpt_python={python}
 _ocickpt_shim={shim}
 [ -x "$_ocickpt_runtime" ] || {{ _ocickpt_runtime={name}; _ocickpt_python=''; }}
+case " $* " in
+    *' checkpoint '* | *' restore '* | *' create '*) ;;
+    *)
+        # Most calls: the shell has not read what follows when it becomes the runtime.
+        for _ocickpt_word in {created}/*; do
+            [ -e "$_ocickpt_word" ] || exec "$_ocickpt_runtime" "$@"
+            break
+        done
+        ;;
+esac
 _ocickpt_verb='' _ocickpt_skip='' _ocickpt_rest=0 _ocickpt_bundle=. _ocickpt_ours=''
 for _ocickpt_word do
     if [ -n "$_ocickpt_skip" ]; then

@@ -39,8 +39,8 @@ class Restored:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What goes on beside the restore itself."""
+class Preparation:
+    """What was begun before the rest of a restore was loaded."""
 
     key: str
     """What this restore is called in its journal, and its directory."""

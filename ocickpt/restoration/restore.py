@@ -17,7 +17,7 @@ from ocickpt.engine.podman.roots import roots as podman_roots
 from ocickpt.errors import PrerequisiteError
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import Progress
-from ocickpt.restoration.options import Beside, Restored, RestoreOptions
+from ocickpt.restoration.options import Preparation, Restored, RestoreOptions
 from ocickpt.store import Access, Reference
 
 
@@ -28,7 +28,7 @@ def restore(
     reference = Reference.parse(ref)
     if os.geteuid():
         raise PrerequisiteError("podman restores containers of root only", hint="run ocickpt as root")
-    with ThreadPoolExecutor(4, "beside") as pool, ExitStack() as stack:
+    with ThreadPoolExecutor(4, "prepare") as pool, ExitStack() as stack:
         key = secrets.token_hex(16)
         helpers = pool.submit(Helpers, key) if options.lazy else None
         if helpers:
@@ -37,7 +37,7 @@ def restore(
         from ocickpt.restoration import with_podman
 
         return with_podman.restore(
-            reference, options, access, progress, Beside(key, pool, roots, facts, helpers, on_running)
+            reference, options, access, progress, Preparation(key, pool, roots, facts, helpers, on_running)
         )
 
 

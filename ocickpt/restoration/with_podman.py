@@ -37,7 +37,7 @@ from ocickpt.model import Kind, Progress, Stage, parse_json
 from ocickpt.operations import channel, interrupts, launcher, recovery, workdir
 from ocickpt.operations.journal import Journal, Record, Restore
 from ocickpt.restoration import outcome, preflight
-from ocickpt.restoration.options import Beside, Restored, RestoreOptions
+from ocickpt.restoration.options import Preparation, Restored, RestoreOptions
 from ocickpt.restoration.sequence import Saved, Sequence, Target, Way
 from ocickpt.store import Access, open_source
 from ocickpt.store.reference import Reference
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 def restore(
-    reference: Reference, options: RestoreOptions, access: Access, progress: Progress, beside: Beside
+    reference: Reference, options: RestoreOptions, access: Access, progress: Progress, prepared: Preparation
 ) -> Restored:
     """Restore the artifact `reference`; when it fails, nothing of it is left on this host."""
 
@@ -57,11 +57,11 @@ def restore(
 
     finished = recovery.recover(progress, mine)
     with closing(open_source(reference, access)) as source:
-        beside.pool.submit(libtar.load)  # while the registry answers
+        prepared.pool.submit(libtar.load)  # while the registry answers
         descriptor, manifest = artifact.resolve(source, reference)
-        if beside.helpers:
+        if prepared.helpers:
             pinned = reference.with_digest(descriptor.digest)
-            beside.helpers.result().prepare(attach.reading(pinned, access, beside.facts.result()))
+            prepared.helpers.result().prepare(attach.reading(pinned, access, prepared.facts.result()))
         found = artifact.unchecked(source, reference, descriptor, manifest)
         name = options.name or found.description.container.name
         for record in finished:
@@ -69,9 +69,9 @@ def restore(
             if isinstance(record, Restore) and (record.name, record.reference) == (name, str(found.reference)):
                 return Restored(record.container, name, record.reference, found.descriptor.digest)
         saved = Saved.read(found, source, progress)
-        follow = beside.helpers.result() if beside.helpers else None
-        way = WithPodman(found.description.runtime.name, follow, progress, options, beside)
-        subject = Sequence(way, saved, beside.pool).restore()
+        follow = prepared.helpers.result() if prepared.helpers else None
+        way = WithPodman(found.description.runtime.name, follow, progress, options, prepared)
+        subject = Sequence(way, saved, prepared.pool).restore()
     return Restored(subject.id, name, str(found.reference), found.descriptor.digest)
 
 
@@ -79,23 +79,23 @@ class WithPodman(Way):
     """A restore that has a journal: whoever finds it can take it back, or end it."""
 
     def __init__(
-        self, runtime: str, follow: Helpers | None, progress: Progress, options: RestoreOptions, beside: Beside
+        self, runtime: str, follow: Helpers | None, progress: Progress, options: RestoreOptions, prepared: Preparation
     ) -> None:
         super().__init__(runtime, follow, progress)
-        self._options, self._beside = options, beside
+        self._options, self._prepared = options, prepared
         self._imported: Imported
         self._journal: Journal[Restore]
         self._saved: Saved
 
     @property
     def work(self) -> Path:
-        """Beside podman's storage."""
-        return self._beside.work
+        """Preparation podman's storage."""
+        return self._prepared.work
 
     def check(self, saved: Saved) -> None:
         """Host, name, image, volumes, what it gets of this host, and space."""
-        told, roots = saved.artifact.description, self._beside.roots.result()
-        for note in preflight.check_host(told, self._beside.facts.result()):
+        told, roots = saved.artifact.description, self._prepared.roots.result()
+        for note in preflight.check_host(told, self._prepared.facts.result()):
             self.progress.note(note)
         self._saved = saved
         self._imported = verification.imported_config(saved.config, saved.spec, told, roots)
@@ -115,7 +115,7 @@ class WithPodman(Way):
         with interrupts.undisturbed():
             self._journal = Journal.begin(self._record(saved))
         try:
-            self.without_helpers(self._beside.facts.result())
+            self.without_helpers(self._prepared.facts.result())
             yield
             self._journal.step("running")
         except KeyboardInterrupt:
@@ -131,7 +131,7 @@ class WithPodman(Way):
 
     def _record(self, saved: Saved) -> Restore:
         """What this restore will make, so that it can be taken back."""
-        imported, options, key = self._imported, self._options, self._beside.key
+        imported, options, key = self._imported, self._options, self._prepared.key
         name, reference = options.name or imported.name, str(saved.artifact.reference)
         return Restore(
             key=key,
@@ -161,7 +161,7 @@ class WithPodman(Way):
             result = opened.serve(command, lambda message: self._answer(message, sequence, told))
         if result.returncode:
             raise _explain(result, name)
-        self._beside.on_running()
+        self._prepared.on_running()
         sequence.gate()
         container_id = result.stdout.split()[-1] if result.stdout.split() else ""
         subject = told.running(container_id, name, self.runtime) or podman.container(container_id or name).running
@@ -238,7 +238,7 @@ class WithPodman(Way):
         except OSError as error:
             raise StorageError(f"the container's files cannot be put in place: {error}") from error
         if self.follow:
-            self._beside.pool.submit(attach.accompany, self.follow.pid, message["conmon"], bundle)
+            self._prepared.pool.submit(attach.accompany, self.follow.pid, message["conmon"], bundle)
         told.message = message
         return {"ok": True, "arguments": list(more.arguments), "environment": dict(more.environment)}
 
