@@ -169,6 +169,10 @@ def _strings(value: object) -> Mapping[str, str]:
     return MappingProxyType(dict(value))
 
 
+MAX_PATH = 4095
+"""Bytes of a path: PATH_MAX without its NUL (linux/limits.h)."""
+
+
 class Kind(enum.IntEnum):
     """What a pack holds; a file belongs to one kind and its chunks to packs of that kind."""
 

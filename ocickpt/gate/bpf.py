@@ -52,7 +52,9 @@ class Program:
 
     def __init__(self, data: bytes) -> None:
         if not data or len(data) % _INSTRUCTION.size or len(data) > _LONGEST * _INSTRUCTION.size:
-            raise IntegrityError(f"a seccomp filter of {len(data)} bytes is none")
+            raise IntegrityError(
+                f"a seccomp filter of the checkpoint is {len(data)} bytes long, which no filter can be"
+            )
         self._code = list(_INSTRUCTION.iter_unpack(data))
         self._steps = 0
 

@@ -61,7 +61,7 @@ def check_files(images: Images, expected: Expected) -> None:
         for ghost in images.messages(name):
             _check_node(f"a deleted file ({name})", ghost.mode, os.major(ghost.rdev), os.minor(ghost.rdev), expected)
             if ghost.symlnk_target and not stat.S_ISLNK(ghost.mode):
-                raise IntegrityError(f"the checkpoint's {name}.img is a symlink that is none")
+                raise IntegrityError(f"the checkpoint's {name}.img gives a target to a file that is not a symlink")
     for mappings in images.numbered("mm").values():
         if any(vma.status & _VMA_FOREIGN for each in mappings for vma in each.vmas):
             raise UnsupportedError("the checkpoint has memory that CRIU cannot restore by itself")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ocickpt import atomic
 from ocickpt.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -71,9 +72,7 @@ def _keep(path: Path, code: bytes) -> None:
     for directory in (path.parent.parent, path.parent):
         directory.mkdir(mode=0o700, exist_ok=True)
     if len(list(path.parent.iterdir())) < _MOST_KEPT:  # a checkpoint may have any profile
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(code)
-        temporary.rename(path)
+        atomic.replace(path, code, suffix=f".{os.getpid()}")
 
 
 def _compile_text(text: str, level: int) -> bytes:

@@ -48,7 +48,7 @@ def check_processes(images: Images, expected: Expected) -> None:
         raise IntegrityError("the checkpoint has no processes")
     if not _RUN.fullmatch(text(images.one("inventory").dump_criu_run_id)):
         raise IntegrityError(
-            "the checkpoint's inventory has an id of its dump that is none: CRIU makes a command of it"
+            "the checkpoint's inventory gives its dump a name that CRIU does not give: CRIU makes a command of it"
         )
     _check_namespaces(images, expected, [task.pid for task in tasks])
     cores = images.numbered("core")
@@ -231,7 +231,7 @@ def _check_cgroups(cgroups: Iterable[Message]) -> None:
         for member in (member for each in cgroup.sets for member in each.ctls):
             path = member.path
             if ".." in path.split("/") or not path.startswith("/") or member.cgns_prefix > len(path):
-                raise IntegrityError(f"the checkpoint names the cgroup {path[:200]!r}, which is none")
+                raise IntegrityError(f"the checkpoint names the cgroup {path[:200]!r}, which leads out of its own")
         for controller in cgroup.controllers:
             for directory in controller.dirs:
                 _check_directory(directory)
@@ -239,7 +239,9 @@ def _check_cgroups(cgroups: Iterable[Message]) -> None:
 
 def _check_directory(directory: Message) -> None:
     if ".." in directory.dir_name.split("/"):
-        raise IntegrityError(f"the checkpoint names the cgroup {directory.dir_name[:200]!r}, which is none")
+        raise IntegrityError(
+            f"the checkpoint names the cgroup {directory.dir_name[:200]!r}, which leads out of its own"
+        )
     for each in directory.properties:
         if not _PROPERTY.fullmatch(each.name):
             raise IntegrityError(f"the checkpoint sets {each.name[:200]!r} of a cgroup, which is no property of one")

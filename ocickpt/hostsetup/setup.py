@@ -14,10 +14,9 @@ import json
 import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 
-from ocickpt import names, rendezvous
+from ocickpt import atomic, names, rendezvous
 from ocickpt.engine import host
 from ocickpt.engine.runtime import table
 from ocickpt.errors import ExistsError, PrerequisiteError, StorageError
@@ -104,7 +103,8 @@ def _replace(wanted: dict[Path, str]) -> list[str]:
             done.append(f"{path}: unchanged")
             continue
         existed = path.exists()
-        _write(path, text, 0o755 if text.startswith("#!") else 0o644)
+        _make_directory(path.parent)
+        atomic.replace(path, text.encode(), mode=0o755 if text.startswith("#!") else 0o644, durable=True)
         done.append(f"{path}: {'replaced' if existed else 'made'}")
     return done
 
@@ -159,19 +159,3 @@ def _make_directory(path: Path) -> None:
         _make_directory(path.parent)
         path.mkdir()
         path.chmod(0o755)
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    """Replace `path` in one step: whoever reads it sees the old file or the new one."""
-    _make_directory(path.parent)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -12,7 +12,7 @@ import json
 import os
 from pathlib import Path
 
-from ocickpt import processes, rendezvous
+from ocickpt import atomic, processes, rendezvous
 
 TYPE_CHECKING = False  # see `rendezvous`
 if TYPE_CHECKING:
@@ -105,6 +105,4 @@ def _alone() -> Iterator[None]:
 
 
 def _replace(key: str, state: State) -> None:
-    temporary = rendezvous.LAZY / f"{key}.new"
-    temporary.write_text(json.dumps(state), "utf-8")
-    temporary.rename(rendezvous.LAZY / f"{key}.json")
+    atomic.replace(rendezvous.LAZY / f"{key}.json", json.dumps(state).encode())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ocickpt import proc, rendezvous
 from ocickpt.errors import BusyError, OcickptError, StorageError
-from ocickpt.operations.journal import Checkpoint, Restore, podman_runs
+from ocickpt.operations.journal import Checkpoint, Dumping, Restore, podman_runs
 
 if TYPE_CHECKING:
     from ocickpt.rendezvous import Answer, Asked
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MESSAGE_LIMIT = 64 << 10
 _MOST = 300.0
+_TICK = 0.05
 
 
 class Operation:
@@ -104,7 +105,7 @@ def _told(failure: OcickptError | KeyboardInterrupt) -> str:
 
 
 def end(record: Checkpoint | Restore) -> None:
-    """Wait until the podman of an operation has ended, and remove the socket. BusyError when it does not end.
+    """Wait until podman and runtime of an operation have ended, and remove the socket. BusyError when they do not.
 
     Not before: what podman still runs must find that somebody asked for it (`shim`).
     """
@@ -112,8 +113,19 @@ def end(record: Checkpoint | Restore) -> None:
     while podman_runs(record):
         if time.monotonic() > patience:
             raise BusyError(f"podman (pid {record.podman_pid}) is still at work on container {record.name!r}")
-        time.sleep(0.05)
+        time.sleep(_TICK)
     (rendezvous.OPERATIONS / record.key).unlink(missing_ok=True)
+    if isinstance(record, Checkpoint):
+        wait_for_runtime(record)
+
+
+def wait_for_runtime(record: Dumping) -> None:
+    """Wait until nobody dumps the container any more: a shim that was killed leaves the runtime at work. BusyError."""
+    patience = time.monotonic() + _MOST
+    while proc.running("checkpoint", record.container, record.image_path):
+        if time.monotonic() > patience:
+            raise BusyError(f"the runtime is still at work on container {record.name!r}")
+        time.sleep(_TICK)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
-from ocickpt import failpoint, processes
+from ocickpt import atomic, failpoint, processes
 from ocickpt.description import Options, Origin
 from ocickpt.errors import BusyError, StorageError
 from ocickpt.model import Published, json_value
@@ -152,16 +152,10 @@ class Journal(Generic[R]):
             raise ValueError(f"{self.record.verb} has no step {step}")
         failpoint.reached(f"{self.record.verb}.{step}.before")
         self.record = msgspec.structs.replace(self.record, step=step, **changes)
-        temporary = self._path.with_suffix(".new")
+        data = json.dumps(msgspec.to_builtins(self.record)).encode()
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(msgspec.to_builtins(self.record), file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-            _sync(self._path.parent)
+            atomic.replace(self._path, data, durable=True)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise StorageError(f"the journal {self._path} cannot be written: {error.strerror}") from error
         failpoint.reached(f"{self.record.verb}.{step}")
 
@@ -255,14 +249,6 @@ def remove_unreadable(key: str) -> None:
     path.unlink(missing_ok=True)
     path.with_suffix(".lock").unlink(missing_ok=True)
     os.close(lock)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _directory() -> Path:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ocickpt.errors import StorageError
 
+_RESERVE = 64 << 20
+
 
 def make(path: Path) -> Path:
     """A new private directory for one operation; one that a dead process left there is emptied."""
@@ -31,3 +33,16 @@ def remove(path: Path) -> None:
         raise StorageError(f"{path} cannot be removed: {error.strerror}") from error
     with contextlib.suppress(OSError):
         path.parent.rmdir()
+
+
+def check_space(work: Path, shm: Path) -> None:
+    """StorageError unless there is room for what podman writes once a container is stopped: it is small, but for `shm`.
+
+    That is its /dev/shm, if it has one of its own: podman copies it, and puts the copy into its export.
+    """
+    needed = _RESERVE + (2 * shutil.disk_usage(shm).used if shm.is_mount() else 0)
+    if shutil.disk_usage(work).free < needed:
+        raise StorageError(
+            f"there is less than {needed >> 20} MiB free on the filesystem of {work.parent}",
+            hint="`df -h` shows which disk is full; free some space",
+        )

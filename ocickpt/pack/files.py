@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ocickpt.errors import IntegrityError
-from ocickpt.model import Entry, FileType, Kind
+from ocickpt.model import MAX_PATH, Entry, FileType, Kind
 
-MAX_PATH: Final = 4096
 MAX_XATTR_NAME: Final = 255
 MAX_XATTR_VALUE: Final = 64 << 10
 MAX_SIZE: Final = (1 << 63) - 1

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,6 @@ from ocickpt.artifact import origin, parts
 from ocickpt.config import Config
 from ocickpt.description import Options
 from ocickpt.engine import criu, podman
-from ocickpt.engine.container import Container
 from ocickpt.engine.files import archive, capture, tree
 from ocickpt.engine.podman import database
 from ocickpt.errors import StorageError, UnsupportedError, UsageError
@@ -36,7 +34,6 @@ from ocickpt.operations.journal import Intercept, Journal
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
 
-_RESERVE = 64 << 20
 _STATISTICS = "stats-dump"
 _PAGES = "pages-*.img"
 _PAGEMAP = re.compile(r"pagemap-(\d+)\.img", re.ASCII)
@@ -89,18 +86,12 @@ def begin(found: database.Recorded, text: str, options: Options) -> Journal[Inte
         )
     )
     try:
-        _check_space(subject, workdir.make(work))
+        workdir.check_space(workdir.make(work), subject.shm)
     except StorageError:
         workdir.remove(work)
         journal.close()
         raise
     return journal
-
-
-def _check_space(subject: Container, work: Path) -> None:
-    needed = _RESERVE + (2 * shutil.disk_usage(subject.shm).used if subject.shm.is_mount() else 0)
-    if shutil.disk_usage(work).free < needed:
-        raise StorageError(f"there is less than {needed >> 20} MiB free on the filesystem of {work.parent}")
 
 
 def made_at(record: Intercept) -> int:

@@ -13,8 +13,6 @@ holds the only copy of a stopped container.
 
 from __future__ import annotations
 
-import shutil
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from ocickpt.engine import criu, host, podman
 from ocickpt.engine.container import Container
 from ocickpt.engine.criu import pages
 from ocickpt.engine.files import archive
-from ocickpt.errors import BusyError, CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
+from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.gate import confinement
 from ocickpt.model import Progress, Stage
 from ocickpt.operations import channel, launcher, workdir
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from ocickpt.rendezvous import Answer, Asked
 
 _CRIU_FROZEN = (4, 1)
-_RESERVE = 64 << 20
-_PATIENCE = 300.0
 _FULL = "No space left"  # dump.log is on the full disk too, and cut short
 
 
@@ -88,7 +84,7 @@ def begin(subject: Container, reference: str, options: CheckpointOptions, progre
 def dump(subject: Container, options: CheckpointOptions, journal: Journal[Checkpoint], progress: Progress) -> None:
     """Dump `subject`, up to the step "dumped"."""
     work = workdir.make(Path(journal.record.work))
-    _check_space(subject, work)
+    workdir.check_space(work, subject.shm)
     progress.stage(Stage.DUMPING)
     _run_podman(subject, options, journal, work)
     journal.step("dumped")
@@ -103,7 +99,7 @@ def settle(journal: Journal[Checkpoint]) -> bool:
     nothing had been, and the dump is forgotten.
     """
     record = journal.record
-    _wait_for_others(record)
+    channel.end(record)
     if not record.options.leave_running and not _goes_on(record) and is_whole(record):
         keep(journal, record.reason)
         return True
@@ -124,7 +120,7 @@ def undo(journal: Journal[Checkpoint]) -> None:
     same command to publish it. CommandError when the restore fails; the dump is kept too.
     """
     record = journal.record
-    _wait_for_others(record)
+    channel.end(record)
     pages.put_back(Path(record.work), Path(record.image_path))
     subject = podman.container_or_none(record.container)
     if record.options.leave_running or _goes_on(record):
@@ -161,7 +157,7 @@ def keep(journal: Journal[Checkpoint], reason: str) -> None:
 def forget(journal: Journal[Checkpoint]) -> None:
     """Give up what a checkpoint that died has made, at whatever step: the container is podman's, as it stands."""
     record = journal.record
-    _wait_for_others(record)
+    channel.end(record)
     pages.put_back(Path(record.work), Path(record.image_path))
     if record.thaw:
         proc.run(record.thaw, check=False)
@@ -187,16 +183,6 @@ def is_whole(record: Checkpoint) -> bool:
         return False
 
 
-def _wait_for_others(record: Checkpoint) -> None:
-    """Wait until nobody dumps the container any more; a shim that was killed leaves the runtime at work."""
-    channel.end(record)
-    end = time.monotonic() + _PATIENCE
-    while proc.running("checkpoint", record.container, record.image_path):
-        if time.monotonic() > end:
-            raise BusyError(f"the runtime is still at work on container {record.name!r}")
-        time.sleep(0.05)
-
-
 def _without_shim(subject: Container) -> str:
     """Why podman's own archive must be used; empty when the shim is at hand."""
     if not subject.upper:
@@ -208,16 +194,6 @@ def _without_shim(subject: Container) -> str:
     if not launcher.installed(subject.runtime):
         return "the runtime shim is not set up (`ocickpt setup`)"
     return ""
-
-
-def _check_space(subject: Container, work: Path) -> None:
-    """What podman writes once the container is stopped is small, but there must be room for it."""
-    needed = _RESERVE + (2 * shutil.disk_usage(subject.shm).used if subject.shm.is_mount() else 0)
-    if shutil.disk_usage(work).free < needed:
-        raise StorageError(
-            f"there is less than {needed >> 20} MiB free on the filesystem of {work.parent}",
-            hint="`df -h` shows which disk is full; free some space",
-        )
 
 
 def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal[Checkpoint], work: Path) -> None:
@@ -247,7 +223,7 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
             journal.step("frozen", thaw=tuple(message["resume"]))
             return plan
         if message.get("event") == "captured" and not message.get("error"):
-            _check_space(subject, work)
+            workdir.check_space(work, subject.shm)
             journal.step("captured")
             return {"ok": True}
         raise StorageError(

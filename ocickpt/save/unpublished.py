@@ -13,9 +13,9 @@ from typing import TypeGuard
 
 from ocickpt import artifact, proc, rendezvous
 from ocickpt.artifact import publishing
-from ocickpt.errors import BusyError, IntegrityError, NotFoundError, OcickptError
+from ocickpt.errors import IntegrityError, NotFoundError, OcickptError
 from ocickpt.model import Progress, Published
-from ocickpt.operations import journal, workdir
+from ocickpt.operations import channel, journal, workdir
 from ocickpt.operations.journal import UNPUBLISHED, Intercept, Journal, Record
 from ocickpt.save import collect, publication
 from ocickpt.store import Access, open_store
@@ -24,7 +24,6 @@ from ocickpt.store.reference import Reference
 
 _BEFORE = ("begun", "frozen")
 """Steps at which there is nothing whole yet."""
-_PATIENCE = 300.0
 
 
 def conclude(made: Journal[Intercept], access: Access, progress: Progress) -> Published:
@@ -79,7 +78,7 @@ def settle(orphan: Journal[Intercept], progress: Progress) -> None:
             orphan.close()
         return
     if record.step in _BEFORE:
-        _wait_for_runtime(record)
+        channel.wait_for_runtime(record)
     if record.thaw and record.step == "frozen":
         proc.run(record.thaw, check=False)
     if record.step == "dumped" and _is_untouched(record):
@@ -123,15 +122,6 @@ def forget(made: Journal[Intercept]) -> None:
     remove(made.record)
     made.close()
     publishing.sweep()
-
-
-def _wait_for_runtime(record: Intercept) -> None:
-    """Wait until nobody dumps the container any more: a shim that was killed leaves the runtime at work."""
-    end = time.monotonic() + _PATIENCE
-    while proc.running("checkpoint", record.container, record.image_path):
-        if time.monotonic() > end:
-            raise BusyError(f"the runtime is still at work on container {record.name!r}")
-        time.sleep(0.05)
 
 
 def _is_untouched(record: Intercept) -> bool:

@@ -10,6 +10,8 @@ import errno
 import os
 from pathlib import Path
 
+from ocickpt import atomic
+
 
 def clear(image_path: Path) -> None:
     """Remove whatever images an earlier dump left."""
@@ -25,7 +27,7 @@ def set_aside(image_path: Path, aside: Path) -> list[Path]:
         target = aside / pages.name
         pages.rename(target)
         moved.append(target)
-    _sync(aside)
+    atomic.sync(aside)
     return moved
 
 
@@ -45,13 +47,5 @@ def put_back(aside: Path, image_path: Path) -> bool:
             if error.errno != errno.ENOENT:
                 raise
             return False
-    _sync(image_path)
+    atomic.sync(image_path)
     return True
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ocickpt.engine.files import libtar
 from ocickpt.engine.files.archivewriter import ArchiveWriter, TreeTar, tree_tar
-from ocickpt.engine.files.entries import MAX_PATH, carried
+from ocickpt.engine.files.entries import carried
 from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
-from ocickpt.model import Content, Entry, FileType, Kind, Run
+from ocickpt.model import MAX_PATH, Content, Entry, FileType, Kind, Run
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

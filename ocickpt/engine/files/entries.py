@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocickpt.errors import IntegrityError
-from ocickpt.model import Entry, FileType
+from ocickpt.model import MAX_PATH, Entry, FileType
 
 DIRECTORIES = FileType.DIRECTORY, FileType.OPAQUE
 NODES = frozenset(
@@ -18,7 +18,6 @@ NODES = frozenset(
         FileType.FIFO,
     )
 )
-MAX_PATH = 4095
 _MAX_ID = (1 << 32) - 1
 """Which means "leave it" to chown(2)."""
 _MAX_ATTRIBUTE = 64 * 1024
@@ -37,12 +36,12 @@ def carried(name: str) -> bool:
 
 def check_path(path: str) -> str:
     """`path` if it is a plain relative path, or ``.``; IntegrityError otherwise."""
-    if path != "." and ("\0" in path or {"", ".", ".."} & {*path.split("/")} or len(path) > MAX_PATH):
-        raise IntegrityError(f"{path[:200]!r} is not a path inside a tree")
     try:
-        path.encode("utf-8", "surrogateescape")
+        length = len(path.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError as error:
         raise IntegrityError(f"{path[:200]!r} is not a path") from error
+    if path != "." and ("\0" in path or {"", ".", ".."} & {*path.split("/")} or length > MAX_PATH):
+        raise IntegrityError(f"{path[:200]!r} is not a path inside a tree")
     return path
 
 

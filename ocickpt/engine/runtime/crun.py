@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ocickpt import atomic
 from ocickpt.engine.runtime.base import Additions, Runtime
 from ocickpt.errors import NotFoundError, StorageError
 from ocickpt.versions import numbers
@@ -56,9 +57,6 @@ class Crun(Runtime):
         if (state / FILTER).exists():
             return
         try:
-            temporary = state / f"{FILTER}.new"
-            temporary.write_bytes(code)
-            temporary.chmod(0o700)  # as crun's own
-            temporary.rename(state / FILTER)
+            atomic.replace(state / FILTER, code, mode=0o700)  # as crun's own
         except OSError as error:
             raise StorageError(f"crun's seccomp filter cannot be written: {error}") from error
