@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ocickpt import rendezvous
-from ocickpt.model import Progress
 from ocickpt.operations import verbs
-from ocickpt.operations.journal import Checkpoint, Intercept, Restore
+
+if TYPE_CHECKING:
+    from ocickpt.model import Progress
 
 
 def _checkpoints() -> verbs.Verb[Any]:
@@ -36,7 +37,7 @@ def _forsaken(progress: Progress) -> None:
         attach.end_forsaken(progress)
 
 
-verbs.register(Checkpoint, _checkpoints)
-verbs.register(Intercept, _intercepts)
-verbs.register(Restore, _restores)
+verbs.register("checkpoint", _checkpoints)
+verbs.register("intercept", _intercepts)
+verbs.register("restore", _restores)
 verbs.register_first(_forsaken)

@@ -6,11 +6,14 @@ Who does a verb registers it here; who looks after what was interrupted needs no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ocickpt.model import Progress, Published
-from ocickpt.operations.journal import Journal, R, Record
-from ocickpt.store import Access
+if TYPE_CHECKING:  # this is loaded before what brings a lazy restore's memory is started
+    from ocickpt.model import Progress, Published
+    from ocickpt.operations.journal import Journal, Record
+    from ocickpt.store import Access
+
+R = TypeVar("R", bound="Record")
 
 
 class Verb(Generic[R]):
@@ -59,9 +62,9 @@ _REGISTERED: dict[str, Callable[[], Verb[Any]]] = {}
 _FIRST: list[Callable[[Progress], None]] = []
 
 
-def register(record: type[Record], load: Callable[[], Verb[Any]]) -> None:
-    """Have operations with such records looked after by what `load` gives, which is called when there is one."""
-    _REGISTERED[str(record.__struct_config__.tag)] = load
+def register(name: str, load: Callable[[], Verb[Any]]) -> None:
+    """Have operations of the verb `name` looked after by what `load` gives, which is called when there is one."""
+    _REGISTERED[name] = load
 
 
 def register_first(look: Callable[[Progress], None]) -> None:
