@@ -1,6 +1,9 @@
 # make check   format, lint, types, generated documentation
-# make test    every test; sets up what it needs, on a bare Debian as root with apt
-# make test-hostile   every crafted checkpoint with everything that restores, runc and crun; takes 20 minutes
+# make test    what CI runs: a representative of each kind; sets up what it needs, on a bare Debian as root with apt
+# make test-fast   the tests that need no lab, in under 90 seconds
+# make e2e TEST=test_lazy   one file of tests/e2e, in a lab that stays up; ARGS are pytest's
+# make test-long   every case and moment there is, with its seed; takes hours
+# make test-hostile   of these every crafted checkpoint, with all that restores, runc and crun; takes 20 minutes
 # make demo    a container moves from one host of the lab to another, and counts on
 # make bench   podman's own way against ours, in the lab
 # make docs    write what is generated: command reference, manual page, completions
@@ -12,8 +15,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 LAB := contrib/lab/lab
 SOURCES := ocickpt tests
+QUIETLY := -q --no-header --tb=short -p no:cacheprovider
 
-.PHONY: check test test-hostile demo bench docs dev deb clean
+.PHONY: check test test-fast e2e test-long test-hostile demo bench docs dev deb clean
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check --quiet .
@@ -24,8 +28,19 @@ check: $(VENV)/ready
 test: $(VENV)/ready
 	@.ci/lanes
 
+test-fast: $(VENV)/ready
+	@$(BIN)/python -m pytest $(QUIETLY) --numprocesses 2 -m "not lab and not e2e" tests/unit tests/store tests/integration
+
+e2e: $(VENV)/ready
+	@$(LAB) up
+	@$(BIN)/python -m pytest $(QUIETLY) tests/e2e/$(TEST:.py=).py $(ARGS)
+
+test-long: $(VENV)/ready
+	@OCICKPT_LONG=1 .ci/lanes
+
 test-hostile: $(VENV)/ready
-	@OCICKPT_HOSTILE=all $(BIN)/python -m pytest -q --no-header -p no:cacheprovider tests/e2e/test_crafted.py
+	@$(LAB) up
+	@OCICKPT_LONG=1 $(BIN)/python -m pytest $(QUIETLY) tests/e2e/test_crafted.py
 
 demo:
 	@contrib/lab/demo
