@@ -1,1 +1,1 @@
-"""Chunk, hash, compress, pack, and back; the index. Knows not where packs are kept."""
+"""Cut, hash, compress, pack, and back; the index. Knows not where packs are kept."""

@@ -1,4 +1,4 @@
-"""Cutting a stream into windows: page slots that are filled in order, and a worker that hashes and compresses them.
+"""Cutting a stream into windows: page slots that are filled in order, and a worker that hashes and encodes them.
 
 A window is `chunk_size` bytes of a file's (or address space's) offsets, aligned to its own size. The pages of a
 window that hold anything but zeros become one chunk. Cutting by target offset keeps chunks equal between
@@ -7,23 +7,19 @@ checkpoints and between forked processes, wherever the bytes lie in the stream.
 
 from __future__ import annotations
 
-import hashlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 from ocickpt.errors import StorageError
 from ocickpt.model import Kind
 from ocickpt.pack.buffers import zeros
+from ocickpt.pack.codec import Codec
 
 BATCH_SIZE = 1 << 20
-_FRAMING = 32
-"""What compressing adds at most to a chunk (RFC 8878: the headers of the frame and of its blocks)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ class Target:
 class Cut:
     """One chunk with the extents around it, on its way to the books.
 
-    `data` is the raw content (None: only zeros here); `packed` is it compressed, None when the worker saw that the
+    `data` is the raw content (None: only zeros here); `packed` is it encoded, None when the worker saw that the
     content is there already; both lie in the batch. An extent is (offset, length, offset in the chunk or -1 for zeros).
     """
 
@@ -53,18 +49,18 @@ class Cut:
 
 
 class Batch:
-    """A reusable buffer of page slots, and one for what they compress to. A window never spans two batches.
+    """A reusable buffer of page slots, and one for what `codec` makes of them. A window never spans two batches.
 
     `plan` reserves slots; `fetch` then reads all that was planned in as few reads as possible: runs of whole pages
     follow each other in the buffer as they do in the stream.
     """
 
-    def __init__(self, page_size: int, chunk_size: int) -> None:
+    def __init__(self, page_size: int, chunk_size: int, codec: Codec) -> None:
         self._page, self._window = page_size, chunk_size // page_size
         self.slots = max(BATCH_SIZE, 2 * chunk_size) // page_size
         self.buffer = zeros(self.slots * page_size)
         self.view = memoryview(self.buffer)
-        self._packed = memoryview(zeros(self.slots * (page_size + _FRAMING)))
+        self._packed = memoryview(zeros(self.slots * codec.room(page_size)))
         self._kept = 0
         self.pieces: list[tuple[Target, int, int, int]] = []
         self.used = 0
@@ -77,11 +73,11 @@ class Batch:
         self._planned.clear()
         self.used = self.bytes = self._kept = 0
 
-    def keep(self, frame: bytes) -> memoryview:
-        """A copy of `frame` in this batch: what waits to be written grows no heap."""
-        start, self._kept = self._kept, self._kept + len(frame)
+    def keep(self, packed: bytes) -> memoryview:
+        """A copy of `packed` in this batch: what waits to be written grows no heap."""
+        start, self._kept = self._kept, self._kept + len(packed)
         kept = self._packed[start : self._kept]
-        kept[:] = frame
+        kept[:] = packed
         return kept
 
     def plan(self, target: Target, offset: int, end: int) -> int:
@@ -140,20 +136,11 @@ class Batch:
 
 
 class Cutter:
-    """The work on a batch, in any thread: find zeros, cut windows, hash, and compress what `seen` does not know."""
+    """The work on a batch, in any thread: find zeros, cut windows, hash, and encode what `seen` does not know."""
 
-    def __init__(self, page_size: int, chunk_size: int, level: int, seen: Callable[[Kind, bytes], bool]) -> None:
+    def __init__(self, page_size: int, chunk_size: int, codec: Codec, seen: Callable[[Kind, bytes], bool]) -> None:
         self._page, self._window = page_size, chunk_size // page_size
-        self._level, self._seen = level, seen
-        self._local = threading.local()
-
-    def compress(self, data: bytes | memoryview) -> bytes:
-        """One zstd frame with its content size, without dictionary and checksum."""
-        tool: zstandard.ZstdCompressor | None = getattr(self._local, "tool", None)
-        if tool is None:
-            tool = zstandard.ZstdCompressor(level=self._level, write_checksum=False, write_content_size=True)
-            self._local.tool = tool
-        return tool.compress(data)
+        self._codec, self._seen = codec, seen
 
     def cut(self, batch: Batch) -> list[Cut]:
         """The chunks in a filled batch, in order."""
@@ -223,6 +210,6 @@ class Cutter:
             data = batch.view[slice(*slices[0])]
         else:
             data = b"".join(batch.view[slice(*part)] for part in slices)
-        digest = hashlib.sha256(data).digest()
-        packed = None if self._seen(target.kind, digest) else batch.keep(self.compress(data))
+        digest = self._codec.hash(data)
+        packed = None if self._seen(target.kind, digest) else batch.keep(self._codec.encode(data))
         return Cut(target, data, digest, packed, extents)

@@ -8,18 +8,17 @@ from __future__ import annotations
 import enum
 import re
 import struct
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 from ocickpt import names
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.model import Descriptor, Kind, check_digest
+from ocickpt.pack.codec import PLAIN, Codec
 
 Records: TypeAlias = npt.NDArray[np.void]
 """A one-dimensional structured array of CHUNK or EXTENT."""
@@ -34,7 +33,6 @@ ZEROS: Final = 0xFFFFFFFF
 """The chunk number of an extent that is all zeros."""
 
 MAGIC: Final = b"OCICKPT\x00"
-SHA256: Final = 1
 RAW: Final = 0
 ZSTD: Final = 1
 
@@ -118,14 +116,14 @@ class Root:
     total: Counts
     boot: Counts
 
-    def to_bytes(self) -> bytes:
-        """The root as it is stored."""
+    def to_bytes(self, codec: Codec = PLAIN) -> bytes:
+        """The root as it is stored, of an index that `codec` made."""
         total, boot = self.total, self.boot
         parts = [
             _HEADER.pack(
                 MAGIC,
                 names.FORMAT_VERSION,
-                SHA256,
+                codec.algorithm,
                 0,
                 self.page_size,
                 self.chunk_size,
@@ -156,10 +154,11 @@ class Root:
         return b"".join(parts)
 
     @classmethod
-    def from_bytes(cls, data: bytes, end: int) -> Self:
+    def from_bytes(cls, data: bytes, end: int, codec: Codec = PLAIN) -> Self:
         """The root in `data` (already verified), which stands at byte `end` of the blob, after all segments.
 
-        Raises UnsupportedError for a later format, IntegrityError for anything malformed.
+        Raises UnsupportedError for a later format and for an index that is not of `codec`, IntegrityError for
+        anything malformed.
         """
         if len(data) < _HEADER.size or data[:8] != MAGIC:
             raise IntegrityError("the index is not an ocickpt index")
@@ -172,7 +171,7 @@ class Root:
             )
         if version != names.FORMAT_VERSION:
             raise IntegrityError(f"the index has format version {version}, which never was")
-        if algorithm != SHA256 or flags:
+        if algorithm != codec.algorithm or flags:
             raise UnsupportedError(
                 f"the index uses hash algorithm {algorithm} and flags {flags:#x}, unknown to this ocickpt",
                 hint="upgrade ocickpt",
@@ -188,7 +187,7 @@ class Root:
         found = tuple(_pack(*row) for row in _PACK.iter_unpack(data[at : at + packs * _PACK.size]))
         if len({(pack.media_type, pack.digest) for pack in found}) != len(found):
             raise IntegrityError("the index lists a pack twice")
-        rows = tuple(_segment(row) for row in _SEGMENT.iter_unpack(data[at + packs * _PACK.size :]))
+        rows = tuple(_segment(row, codec.extra) for row in _SEGMENT.iter_unpack(data[at + packs * _PACK.size :]))
         _check_segments(rows, total, boot, end)
         room(rows, end + len(data))
         return cls(page_size, chunk_size, found, rows, total, boot)
@@ -217,13 +216,14 @@ def _pack(kind: int, size: int, digest: bytes) -> Descriptor:
     return Descriptor(Kind(kind).media_type, f"sha256:{digest.hex()}", size)
 
 
-def _segment(row: tuple[Any, ...]) -> Segment:
+def _segment(row: tuple[Any, ...], extra: int) -> Segment:
+    """The segment in a row; `extra` bytes of what is stored are its seal."""
     kind, codec, count, offset, stored, raw, digest = row
     if kind not in list(RecordType) or codec not in (RAW, ZSTD):
         raise IntegrityError(f"the index has a segment of type {kind} and codec {codec}")
-    if not (0 < stored <= MAX_SEGMENT and 0 < raw <= min(MAX_SEGMENT, MAX_RATIO * stored) and count):
+    if not (extra < stored <= MAX_SEGMENT + extra and 0 < raw <= min(MAX_SEGMENT, MAX_RATIO * stored) and count):
         raise IntegrityError(f"an index segment of {stored} bytes says that it holds {raw} bytes, {count} records")
-    if codec == RAW and stored != raw:
+    if codec == RAW and stored != raw + extra:
         raise IntegrityError("an index segment that is not compressed has two sizes")
     width = {RecordType.CHUNKS: CHUNK.itemsize, RecordType.EXTENTS: EXTENT.itemsize}.get(RecordType(kind), 0)
     if (width and raw != count * width) or count > raw:
@@ -304,26 +304,3 @@ class Place:
         if int(head) > offset or blob.size - int(head) > MAX_HEAD:
             raise IntegrityError("the index's head does not lie before its root, or is too large")
         return cls(offset, length, digest, int(head))
-
-
-_local = threading.local()  # a decompressor takes longer to make than a chunk to decompress
-
-
-def decompress(data: bytes | memoryview, raw: int, what: str) -> bytes:
-    """The `raw` bytes in one zstd frame; IntegrityError naming `what` if `data` is anything else.
-
-    The frame must carry its content size (`raw`, so that nothing more is ever allocated), no dictionary, and
-    nothing may follow it.
-    """
-    try:
-        frame = zstandard.get_frame_parameters(data)
-        if frame.content_size == raw and not frame.dict_id:
-            tool: zstandard.ZstdDecompressor | None = getattr(_local, "tool", None)
-            if tool is None:
-                tool = _local.tool = zstandard.ZstdDecompressor()
-            found = tool.decompress(data, max_output_size=raw, allow_extra_data=False)
-            if len(found) == raw:
-                return found
-    except zstandard.ZstdError as error:
-        raise IntegrityError(f"{what} cannot be decompressed: {error}") from error
-    raise IntegrityError(f"{what} does not hold the {raw} bytes that it should")

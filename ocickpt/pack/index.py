@@ -6,7 +6,6 @@ numbers against counts, ranges against packs, chunks and files. What comes out c
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from ocickpt.errors import IntegrityError
 from ocickpt.model import BlobSource, Descriptor, Entry, FileType, Kind, Stored, digest_of
 from ocickpt.pack import format as fmt
+from ocickpt.pack.codec import PLAIN, Codec
 from ocickpt.pack.files import Tree, decode, weight
 
 _READ = 8 << 20
@@ -39,24 +39,26 @@ class Index:
     extents: fmt.Records
     whole: bool
     """False for a head."""
+    codec: Codec = PLAIN
+    """Whose its segments were: it opens the chunks too."""
 
     @classmethod
-    def load(cls, source: BlobSource, blob: Descriptor) -> Index:
+    def load(cls, source: BlobSource, blob: Descriptor, codec: Codec = PLAIN) -> Index:
         """The whole index that `blob`, a manifest's layer with its annotations, describes.
 
-        Raises IntegrityError, UnsupportedError (a later format), and whatever `source` raises.
+        Raises IntegrityError, UnsupportedError (a later format, or not of `codec`), and whatever `source` raises.
         """
         place = fmt.Place.of(blob)
         # The root is at the end: a small index comes with it in one request.
         window = _Window(source, blob, 0 if blob.size <= _READ else place.head, blob.size)
-        return _load(window, _root(window, place), blob.size, whole=True)
+        return _load(window, _root(window, place, codec), blob.size, codec, whole=True)
 
     @classmethod
-    def load_head(cls, source: BlobSource, blob: Descriptor) -> Index:
+    def load_head(cls, source: BlobSource, blob: Descriptor, codec: Codec = PLAIN) -> Index:
         """Only what describes the BOOT files, by one read of the blob's end; errors as in `load`."""
         place = fmt.Place.of(blob)
         window = _Window(source, blob, place.head, blob.size)
-        return _load(window, _root(window, place), blob.size, whole=False)
+        return _load(window, _root(window, place, codec), blob.size, codec, whole=False)
 
     def check_layers(self, layers: Iterable[Descriptor]) -> None:
         """IntegrityError unless every pack is among the manifest's `layers`, where copying and garbage collection
@@ -101,14 +103,14 @@ class _Window:
         return found
 
 
-def _root(window: _Window, place: fmt.Place) -> fmt.Root:
+def _root(window: _Window, place: fmt.Place, codec: Codec) -> fmt.Root:
     data = bytes(window.get(place.offset, place.length))
     if digest_of(data) != place.digest:
         raise IntegrityError("the index's root does not match its digest")
-    return fmt.Root.from_bytes(data, place.offset)
+    return fmt.Root.from_bytes(data, place.offset, codec)
 
 
-def _load(window: _Window, root: fmt.Root, size: int, *, whole: bool) -> Index:
+def _load(window: _Window, root: fmt.Root, size: int, codec: Codec, *, whole: bool) -> Index:
     want = root.total if whole else root.boot
     chunks, extents = np.empty(want.chunks, fmt.CHUNK), np.empty(want.extents, fmt.EXTENT)
     files: list[Entry] = []
@@ -122,7 +124,7 @@ def _load(window: _Window, root: fmt.Root, size: int, *, whole: bool) -> Index:
     room = fmt.room(root.segments, size)
     # Boot segments, already in the window, first; then the rest as it lies in the blob.
     for first, segment in sorted(work, key=lambda item: (item[0] >= root.boot.of(item[1].type), item[1].offset)):
-        data = _segment(window, segment)
+        data = _segment(window, segment, codec)
         if segment.type is fmt.RecordType.FILES:
             pieces.append((first, list(decode(bytes(data), segment.count))))
             room -= weight(pieces[-1][1])
@@ -141,14 +143,15 @@ def _load(window: _Window, root: fmt.Root, size: int, *, whole: bool) -> Index:
     _check_chunks(root, chunks)
     _check_extents(root, files, chunks, extents)
     chunks.flags.writeable = extents.flags.writeable = False
-    return Index(root.page_size, root.chunk_size, root.packs, files, chunks, extents, whole)
+    return Index(root.page_size, root.chunk_size, root.packs, files, chunks, extents, whole, codec)
 
 
-def _segment(window: _Window, segment: fmt.Segment) -> bytes | memoryview:
-    data = window.get(segment.offset, segment.stored)
-    if hashlib.sha256(data).digest() != segment.hash:
-        raise IntegrityError("an index segment does not match its digest")
-    return fmt.decompress(data, segment.raw, "an index segment") if segment.codec == fmt.ZSTD else data
+def _segment(window: _Window, segment: fmt.Segment, codec: Codec) -> bytes | memoryview:
+    """The records of a segment. Its hash is of what is stored: nothing unverified is opened or decompressed."""
+    stored = window.get(segment.offset, segment.stored)
+    codec.verify(stored, segment.hash, "an index segment")
+    frame = codec.open(stored, "an index segment")
+    return codec.decompress(frame, segment.raw, "an index segment") if segment.codec == fmt.ZSTD else frame
 
 
 def _need(good: npt.NDArray[np.bool_], text: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from ocickpt.model import Descriptor, Entry, Kind
 from ocickpt.pack import format as fmt
 from ocickpt.pack.buffers import Records
+from ocickpt.pack.codec import HASH_SIZE
 from ocickpt.pack.files import Tree
 from ocickpt.pack.writer import Part
 
@@ -58,7 +59,7 @@ class _Table:
         slots[at] = value
 
     def _hash(self, number: int) -> bytes:
-        return self._chunks.read(number, fmt.HASH_AT, 32)
+        return self._chunks.read(number, fmt.HASH_AT, HASH_SIZE)
 
 
 def _home(digest: bytes, slots: array[int]) -> int:

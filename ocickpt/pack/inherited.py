@@ -6,6 +6,7 @@ import numpy as np
 
 from ocickpt.model import Kind, Stored
 from ocickpt.pack import format as fmt
+from ocickpt.pack.codec import Codec
 from ocickpt.pack.index import Index
 
 MIN_LIVE = 0.1
@@ -42,17 +43,22 @@ class Known:
         self._prefix, self._number = prefix[order], chosen[order]
 
     @property
+    def codec(self) -> Codec:
+        """What those chunks were stored with: their hashes and frames are its own."""
+        return self._index.codec
+
+    @property
     def memory(self) -> int:
         """Bytes of memory, the index with it."""
         return sum(each.nbytes for each in (self._index.chunks, self._index.extents, self._prefix, self._number))
 
-    def find(self, kind: Kind, sha256: bytes) -> Stored | None:
-        """A chunk of `kind` whose raw bytes have this hash, if there is one that may be inherited."""
-        prefix = np.uint64(int.from_bytes(sha256[:8], "little"))
+    def find(self, kind: Kind, digest: bytes) -> Stored | None:
+        """A chunk of `kind` whose content has this hash by `codec`, if there is one that may be inherited."""
+        prefix = np.uint64(int.from_bytes(digest[:8], "little"))
         at = int(np.searchsorted(self._prefix, prefix))
         while at < len(self._prefix) and self._prefix[at] == prefix:
             record = self._index.chunks[int(self._number[at])]
-            if bytes(record["hash"]) == sha256 and self._kinds[record["pack"]] is kind:
+            if bytes(record["hash"]) == digest and self._kinds[record["pack"]] is kind:
                 return self._index.stored(int(self._number[at]))
             at += 1
         return None

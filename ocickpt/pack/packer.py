@@ -1,6 +1,6 @@
-"""Packs content: cut, hash, look up, compress, append to packs, and write the index.
+"""Packs content: cut, hash, look up, encode, append to packs, and write the index.
 
-The caller's thread reads and keeps the books, workers hash and compress, one more thread writes packs and another
+The caller's thread reads and keeps the books, workers hash and encode, one more thread writes packs and another
 makes full ones durable. Results are booked in the order of the input, so equal input gives equal blobs. Content goes
 from thread to thread in batches, which are filled again once they are written.
 """
@@ -30,6 +30,7 @@ from ocickpt.model import (
 )
 from ocickpt.pack import format as fmt
 from ocickpt.pack.batch import BATCH_SIZE, Batch, Cut, Cutter, Target
+from ocickpt.pack.codec import PLAIN, Codec
 from ocickpt.pack.index_builder import Book
 from ocickpt.pack.inherited import Known
 from ocickpt.pack.writer import write_index
@@ -62,9 +63,10 @@ class Packer:
     """Takes content, file by file, and leaves packs and an index in a spool.
 
     `page_size` is the unit of zero detection and of memory; `pack_size` that at which a pack is closed, in bytes of
-    the pack; `known` what an earlier checkpoint already stored; `on_pack` is called, from another thread, with
-    each new pack as soon as it is durable. `progress` is advanced by the bytes read (call `expect` yourself).
-    `threads` is the number of workers, by default one for each processor. Not for use from several threads.
+    the pack; `known` what an earlier checkpoint already stored, left aside unless `codec` opens that; `on_pack` is
+    called, from another thread, with each new pack as soon as it is durable. `progress` is advanced by the bytes read
+    (call `expect` yourself). `threads` is the number of workers, by default one for each processor. Not for use from
+    several threads.
 
     Used as a context manager, it leaves nothing unfinished behind when `finish` was not reached.
     """
@@ -79,11 +81,12 @@ class Packer:
         progress: Progress | None = None,
         on_pack: Callable[[Descriptor], None] | None = None,
         threads: int | None = None,
-        level: int = 1,
+        codec: Codec = PLAIN,
     ) -> None:
         self._page, self._chunk = page_size, max(fmt.CHUNK_SIZE, page_size)
         fmt.check_sizes(self._page, self._chunk)
-        self._spool, self._pack_size, self._known = spool, pack_size, known
+        self._spool, self._pack_size, self._codec = spool, pack_size, codec
+        self._known = known if known and codec.opens(known.codec) else None
         self._progress = progress or Silent()
         self._on_pack = on_pack
         threads = min(threads or len(os.sched_getaffinity(0)), MAX_THREADS)
@@ -96,8 +99,8 @@ class Packer:
         self._idle: list[Batch] = []
         self._batches = 1
         self._boot, self._rest = Book(), Book()
-        self._cutter = Cutter(self._page, self._chunk, level, self._seen)
-        self._batch = Batch(self._page, self._chunk)
+        self._cutter = Cutter(self._page, self._chunk, codec, self._seen)
+        self._batch = Batch(self._page, self._chunk, codec)
         self._open: dict[Kind, _Pack] = {}
         self._closing: list[_Pack] = []
         self._writes: list[tuple[_Pack, bytes | memoryview | None]] = []
@@ -182,6 +185,7 @@ class Packer:
             packs=packs,
             boot=self._boot.part(packs, 0, 0),
             rest=self._rest.part(packs, len(self._boot.files), self._boot.count),
+            codec=self._codec,
         )
         new = _unique(written)
         return Packed(index, tuple(packs), tuple(new), dict(sorted(self._raw.items())), sum(p.size for p in new))
@@ -218,7 +222,7 @@ class Packer:
                 self._settle()
             self._written()
         if not self._idle:
-            self._idle.append(Batch(self._page, self._chunk))
+            self._idle.append(Batch(self._page, self._chunk, self._codec))
             self._batches += 1
         self._batch = self._idle.pop()
 
@@ -266,7 +270,7 @@ class Packer:
 
     def _append(self, cut: Cut, data: bytes | memoryview) -> int:
         """Write a chunk to the open pack of its kind."""
-        packed = self._cutter.compress(data) if cut.packed is None else cut.packed
+        packed = self._codec.encode(data) if cut.packed is None else cut.packed
         kind, book = cut.target.kind, self._book(cut.target.kind)
         pack = self._open.get(kind)
         if pack is None:

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from ocickpt.model import BlobSource
 from ocickpt.pack.index import Index
-from ocickpt.pack.reader import decode_chunk
 
 RANGE = 2 << 20
 """At most so many bytes are fetched at once."""
@@ -117,7 +116,7 @@ class ReadAhead:
         found = {}
         for number, chunk in zip(numbers, chunks, strict=True):
             packed = data[chunk.offset - start :][: chunk.stored]
-            found[number] = decode_chunk(packed, chunk.raw, chunk.hash)
+            found[number] = self._index.codec.decode(packed, chunk.raw, chunk.hash)
         return found, end - start
 
 

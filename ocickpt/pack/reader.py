@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from ocickpt.errors import IntegrityError
 from ocickpt.model import BlobSource, Descriptor, FileType, Progress, Silent
 from ocickpt.pack import format as fmt
+from ocickpt.pack.codec import Codec
 from ocickpt.pack.index import Index
 
 RANGE = 4 << 20
@@ -36,19 +36,10 @@ class _Range:
     chunks: list[tuple[int, int, int, int, bytes]]
 
 
-def decode_chunk(data: bytes | memoryview, raw: int, digest: bytes) -> bytes:
-    """The `raw` bytes of a chunk from its `data` in a pack, verified; IntegrityError if they are not what the index
-    says."""
-    found = fmt.decompress(data, raw, "a chunk")
-    if hashlib.sha256(found).digest() != digest:
-        raise IntegrityError("a chunk does not match its hash")
-    return found
-
-
 def read_chunk(index: Index, source: BlobSource, number: int) -> bytes:
     """The verified content of one chunk; one read."""
     chunk = index.stored(number)
-    return decode_chunk(source.read_at(chunk.pack, chunk.offset, chunk.stored), chunk.raw, chunk.hash)
+    return index.codec.decode(source.read_at(chunk.pack, chunk.offset, chunk.stored), chunk.raw, chunk.hash)
 
 
 def read_file(index: Index, source: BlobSource, number: int, limit: int) -> bytes:
@@ -106,14 +97,15 @@ def extract(
             file, offset, _, inner, length = row
             write(file, offset, data[inner : inner + length])
 
-    _run(_ranges(index, numbers, _range_size(index, threads)), source, use, progress or Silent(), threads)
+    ranges = _ranges(index, numbers, _range_size(index, threads))
+    _run(ranges, _Taker(source, index.codec, use, progress or Silent()), threads)
 
 
 def check(index: Index, source: BlobSource, progress: Progress | None = None, threads: int = 4) -> None:
     """Read and verify every chunk of the index; errors as in `extract`."""
     numbers = np.arange(len(index.chunks), dtype=np.uint32)
     ranges = _ranges(index, numbers, _range_size(index, threads))
-    _run(ranges, source, lambda _at, _data: None, progress or Silent(), threads)
+    _run(ranges, _Taker(source, index.codec, lambda _at, _data: None, progress or Silent()), threads)
 
 
 def _select(index: Index, files: Iterable[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
@@ -156,14 +148,30 @@ def _ranges(index: Index, numbers: npt.NDArray[np.uint32], size: int) -> Iterato
         yield now
 
 
-def _run(
-    ranges: Iterator[_Range],
-    source: BlobSource,
-    use: Callable[[int, memoryview], None],
-    progress: Progress,
-    threads: int,
-) -> None:
-    """Fetch, verify and `use` all chunks of `ranges` in `threads` threads."""
+@dataclass(frozen=True, slots=True)
+class _Taker:
+    """Fetches a range from `source` and gives `use` the place and content of each of its chunks, verified."""
+
+    source: BlobSource
+    codec: Codec
+    use: Callable[[int, memoryview], None]
+    progress: Progress
+
+    def take(self, part: _Range, stop: threading.Event) -> None:
+        """All chunks of `part`, or until `stop` is set."""
+        data = memoryview(self.source.read_at(part.pack, part.start, part.end - part.start))
+        if len(data) != part.end - part.start:
+            raise IntegrityError(f"pack {part.pack.digest} is shorter than its descriptor says")
+        for at, offset, stored, raw, digest in part.chunks:
+            if stop.is_set():
+                return
+            packed = data[offset - part.start : offset - part.start + stored]
+            self.use(at, memoryview(self.codec.decode(packed, raw, digest)))
+            self.progress.advance(stored)
+
+
+def _run(ranges: Iterator[_Range], taker: _Taker, threads: int) -> None:
+    """Take all of `ranges` in `threads` threads."""
     lock, stop = threading.Lock(), threading.Event()
     errors: list[BaseException] = []
 
@@ -174,7 +182,7 @@ def _run(
                     part = next(ranges, None)
                 if part is None:
                     return
-                _take(part, source, use, progress, stop)
+                taker.take(part, stop)
         except BaseException as error:  # noqa: BLE001 -- raised again by the caller's thread
             errors.append(error)
             stop.set()
@@ -187,21 +195,3 @@ def _run(
         worker.join()
     if errors:
         raise errors[0]
-
-
-def _take(
-    part: _Range,
-    source: BlobSource,
-    use: Callable[[int, memoryview], None],
-    progress: Progress,
-    stop: threading.Event,
-) -> None:
-    data = memoryview(source.read_at(part.pack, part.start, part.end - part.start))
-    if len(data) != part.end - part.start:
-        raise IntegrityError(f"pack {part.pack.digest} is shorter than its descriptor says")
-    for at, offset, stored, raw, digest in part.chunks:
-        if stop.is_set():
-            return
-        packed = data[offset - part.start : offset - part.start + stored]
-        use(at, memoryview(decode_chunk(packed, raw, digest)))
-        progress.advance(stored)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import zstandard
 
 from ocickpt import names
 from ocickpt.errors import IntegrityError, UnsupportedError
-from ocickpt.model import BlobSpool, BlobWriter, Descriptor, Entry
+from ocickpt.model import BlobSpool, BlobWriter, Descriptor, Entry, digest_of
 from ocickpt.pack import format as fmt
+from ocickpt.pack.codec import PLAIN, Codec
 from ocickpt.pack.files import Tree, encode, weight
 
 
@@ -32,10 +31,18 @@ class Part:
 
 
 def write_index(
-    spool: BlobSpool, *, page_size: int, chunk_size: int, packs: Sequence[Descriptor], boot: Part, rest: Part
+    spool: BlobSpool,
+    *,
+    page_size: int,
+    chunk_size: int,
+    packs: Sequence[Descriptor],
+    boot: Part,
+    rest: Part,
+    codec: Codec = PLAIN,
 ) -> Descriptor:
     """Write the index whose files are `boot` then `rest` to the spool; its descriptor tells where root and head are.
 
+    Segments are stored by `codec`, which made the chunks. The root is not: it says no more than the manifest does.
     Raises IntegrityError where an entry is not allowed in an index, UnsupportedError where there is too much.
     """
     Tree().add_all(itertools.chain(boot.files, rest.files))
@@ -49,12 +56,12 @@ def write_index(
     for plain in ((), (fmt.RecordType.FILES,), (fmt.RecordType.FILES, fmt.RecordType.EXTENTS)):
         blob = spool.new_blob()
         try:
-            out = _Out(blob, plain)
+            out = _Out(blob, plain, codec)
             later = out.write(rest)
             head = out.offset
             segments = tuple(out.write(boot) + later)
-            root = fmt.Root(page_size, chunk_size, tuple(packs), segments, total, counts).to_bytes()
-            place = fmt.Place(out.offset, len(root), f"sha256:{hashlib.sha256(root).hexdigest()}", head)
+            root = fmt.Root(page_size, chunk_size, tuple(packs), segments, total, counts).to_bytes(codec)
+            place = fmt.Place(out.offset, len(root), digest_of(root), head)
             size = out.offset + len(root)
             if len(root) > fmt.MAX_ROOT or size > fmt.MAX_INDEX:
                 raise UnsupportedError("too much for one checkpoint: its index is too large")
@@ -69,9 +76,8 @@ def write_index(
 
 
 class _Out:
-    def __init__(self, blob: BlobWriter, plain: Sequence[fmt.RecordType]) -> None:
-        self._blob, self._plain = blob, plain
-        self._zstd = zstandard.ZstdCompressor(level=1, write_checksum=False, write_content_size=True)
+    def __init__(self, blob: BlobWriter, plain: Sequence[fmt.RecordType], codec: Codec) -> None:
+        self._blob, self._plain, self._codec = blob, plain, codec
         self.offset = 0
 
     def write(self, part: Part) -> list[fmt.Segment]:
@@ -85,10 +91,11 @@ class _Out:
         return found
 
     def _segment(self, kind: fmt.RecordType, count: int, data: bytes) -> fmt.Segment:
-        codec, stored = fmt.ZSTD, data if kind in self._plain else self._zstd.compress(data)
-        if len(stored) >= len(data) or len(stored) * fmt.MAX_RATIO < len(data):
-            codec, stored = fmt.RAW, data
-        made = fmt.Segment(kind, codec, count, self.offset, len(stored), len(data), hashlib.sha256(stored).digest())
+        form, frame = fmt.ZSTD, data if kind in self._plain else self._codec.compress(data)
+        if len(frame) >= len(data) or len(frame) * fmt.MAX_RATIO < len(data):
+            form, frame = fmt.RAW, data
+        stored = self._codec.seal(frame)
+        made = fmt.Segment(kind, form, count, self.offset, len(stored), len(data), self._codec.hash(stored))
         self._blob.write(stored)
         self.offset += len(stored)
         return made

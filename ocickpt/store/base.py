@@ -59,7 +59,20 @@ class Store(BlobSource, Protocol):
     def put_manifest(self, data: bytes, tag: str) -> Descriptor:
         """Put a manifest whose blobs are all there, under `tag`; with an empty tag by digest only.
 
-        This is what makes an artifact visible: it is the last step of every push.
+        This is what makes an artifact visible: it is the last step of every push. One with a `subject` is
+        from then on among that one's `referrers`; where a registry does not see to that, its list is
+        changed here, which two writers at once can make a mess of (distribution-spec, "Referrers Tag
+        Schema"). The manifest is there even when that fails: IntegrityError, UnsupportedError.
+        """
+
+    def referrers(self, digest: str, artifact_type: str = "") -> list[Descriptor]:
+        """The manifests and indexes here whose `subject` is `digest`, of one type or of all, each once.
+
+        Each with its annotations and its type, which is that of its config where it has none of its own
+        (distribution-spec v1.1, "Listing Referrers"). A layout directory has read them; of a registry
+        they are its word, also on what they are about, until `resolve` has brought the manifest itself.
+        Empty when there are none, and when `digest` is not there. At most 10,000: IntegrityError for
+        more, and for what is no such list.
         """
 
     def tags(self) -> list[str]:

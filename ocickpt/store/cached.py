@@ -35,6 +35,10 @@ class CachedSource:
         """As in `Store.resolve`."""
         return self._origin.resolve(target)
 
+    def referrers(self, digest: str, artifact_type: str = "") -> list[Descriptor]:
+        """As in `Store.referrers`."""
+        return self._origin.referrers(digest, artifact_type)
+
     def read_at(self, blob: Descriptor, offset: int, length: int) -> bytes:
         """As in `BlobSource.read_at`."""
         return self._holder(blob).read_at(blob, offset, length)

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Final, Self
 from ocickpt import names
 from ocickpt.errors import BusyError, IntegrityError, NotFoundError, UnsupportedError
 from ocickpt.model import Descriptor, Progress, digest_of
-from ocickpt.store import garbage
+from ocickpt.store import garbage, referrers
 from ocickpt.store.base import NO_ANNOTATIONS, describe_manifest, is_digest
 from ocickpt.store.files import Directory, storage_error, storage_errors
 from ocickpt.store.layout_files import INDEX_FILE, check_version, create_layout, read_index, ref_name_of
@@ -195,6 +195,21 @@ class LayoutStore:
             with self._lock:
                 self._pending -= garbage.children(data) | {described.digest}
         return described
+
+    def referrers(self, digest: str, artifact_type: str = "") -> list[Descriptor]:
+        """See `base.Store.referrers`. Those of the whole directory, whatever repository they were put into."""
+        found = referrers.Found(f"list of what is about {digest} in {self.name}", artifact_type)
+        roots = [Descriptor.from_json(entry) for entry in self._entries()]
+        return referrers.in_layout(digest, found, roots, self._manifest)
+
+    def _manifest(self, each: Descriptor) -> bytes | None:
+        """Its bytes as they are; None when it is not there, or has another size."""
+        found = self._blobs.regular(_file_name(each.digest))
+        if found is None:
+            return None
+        with os.fdopen(found[0], "rb") as file, storage_errors(f"{self.name}: {each.digest}"):
+            good = found[1] == each.size <= names.MAX_MANIFEST_BYTES
+            return file.read(each.size) if good else None
 
     def _enter(self, described: Descriptor, tag: str) -> None:
         """Write `described` into index.json under `tag`; without one, unless its digest stands there."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import BinaryIO, Final, Self
 from urllib.parse import quote, urlsplit
 
 from ocickpt import names
 from ocickpt.errors import AuthError, IntegrityError, NotFoundError, RegistryError, UnsupportedError
-from ocickpt.model import Descriptor, Progress, Silent, digest_of, json_value
-from ocickpt.store import credentials, registries_conf
+from ocickpt.model import Descriptor, Progress, Silent, check_digest, digest_of, json_value
+from ocickpt.store import credentials, referrers, registries_conf
 from ocickpt.store.access import Access
 from ocickpt.store.base import NO_ANNOTATIONS, describe_manifest, is_digest
 from ocickpt.store.downloads import Body, Whole, read_range
 from ocickpt.store.exchange import Reply, Request
 from ocickpt.store.http import Client
+from ocickpt.store.text import clean
 from ocickpt.store.uploads import Upload
 from ocickpt.store.verify import verified
 
@@ -34,6 +36,8 @@ _HUB_SERVER: Final = "registry-1.docker.io"
 _MAX_PAGE_BYTES: Final = 4 << 20
 _MAX_PAGES: Final = 1000
 _MAX_TAGS: Final = 1_000_000
+_MAX_LIST_BYTES: Final = 64 << 20
+"""Of all pages of a list of referrers."""
 _LINK: Final = re.compile(r"<([^<>]{1,4096})>([^<>,]*)")
 
 
@@ -70,6 +74,7 @@ class RegistryStore:
         self._base = f"/v2/{self.repository}"
         self._may_push = write
         self._whole = Whole()
+        self._listing = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -183,24 +188,82 @@ class RegistryStore:
         return described, data
 
     def put_manifest(self, data: bytes, tag: str) -> Descriptor:
-        """See `base.Store.put_manifest`."""
+        """See `base.Store.put_manifest` (distribution-spec v1.1, "Pushing Manifests with Subject")."""
         self._may_push = True
         described = describe_manifest(data, f"{self.name}:{tag}")
-        headers = {"Content-Type": described.media_type, "Content-Length": str(len(data))}
+        subject = referrers.subject_of(data)
+        referrer = referrers.described(data, f"manifest of {self.name}:{tag}") if subject else None
+        told = self._put(tag or described.digest, described.media_type, data)
+        if referrer and told != subject:
+            self._relist(subject, lambda old, where: referrers.listed_with(old, referrer, where))
+        return described
+
+    def _put(self, target: str, media_type: str, data: bytes) -> str:
+        """Put a manifest or index; what the answer says it was found to be about (OCI-Subject)."""
+        headers = {"Content-Type": media_type, "Content-Length": str(len(data))}
+        doing = f"the manifest of {self.name}:{target}"
         request = Request(
-            "PUT",
-            self._manifest(tag or described.digest),
-            self._push,
-            headers,
-            lambda: data,
-            ok=(200, 201, 202),
-            doing=f"the manifest of {self.name}:{tag or described.digest}",
+            "PUT", self._manifest(target), self._push, headers, lambda: data, ok=(200, 201, 202), doing=doing
         )
         with self._client.send(request) as reply:
-            told = _told_digest(reply)
-        if told and told != described.digest:
-            raise IntegrityError(f"{self.registry} stored another manifest than it was sent for {self.name}:{tag}")
-        return described
+            told, subject = _told_digest(reply), reply.header("OCI-Subject").strip()
+        if told and told != digest_of(data):
+            raise IntegrityError(f"{self.registry} stored another manifest than it was sent for {self.name}:{target}")
+        return subject
+
+    def _relist(self, subject: str, change: Callable[[bytes | None, str], bytes | None]) -> None:
+        """Replace the list of what is about `subject` by what `change` makes of it, given how it is called."""
+        tag = referrers.fallback_tag(subject)
+        with self._listing:
+            changed = change(self._list(tag), self._called(tag))
+            if changed is not None:
+                self._put(tag, names.IMAGE_INDEX_TYPE, changed)
+
+    def _called(self, tag: str) -> str:
+        return f"list of referrers {self.name}:{tag}"
+
+    def _list(self, tag: str) -> bytes | None:
+        """The list of referrers that is kept under `tag`; None when there is none."""
+        return self._page(self._manifest(tag), self._called(tag), names.MAX_MANIFEST_BYTES)[0]
+
+    def _page(self, url: str, called: str, limit: int) -> tuple[bytes | None, str]:
+        """An image index of at most `limit` bytes, and the link to its next page ("": none); None for a 404."""
+        request = Request("GET", url, self._read, {"Accept": _ACCEPT}, ok=(200, 404), doing=f"the {called}")
+        with self._client.send(request) as reply:
+            if reply.status == 404:
+                return None, ""
+            told = reply.header("Content-Type").partition(";")[0].strip()
+            if told != names.IMAGE_INDEX_TYPE:
+                raise IntegrityError(f"the {called} is not an image index: {self.registry} sends {clean(told, 100)!r}")
+            data = reply.read_all(limit)
+            if data is None:
+                raise IntegrityError(f"the {called} goes on after {limit} bytes")
+            return data, _next(reply.header("Link"))
+
+    def referrers(self, digest: str, artifact_type: str = "") -> list[Descriptor]:
+        """See `base.Store.referrers`: by the API, or from the list that writers keep where there is none (404).
+
+        Whatever the registry says of filters it applied (OCI-Filters-Applied), types are compared here.
+        """
+        called = f"list of referrers of {self.name}@{check_digest(digest)}"
+        found = referrers.Found(called, artifact_type)
+        base = f"{self._base}/referrers/{digest}"
+        url = f"{base}?artifactType={quote(artifact_type, safe='')}" if artifact_type else base
+        left = _MAX_LIST_BYTES
+        for page in range(_MAX_PAGES):
+            data, following = self._page(url, called, min(left, _MAX_PAGE_BYTES))
+            if data is None and page == 0:
+                data = self._list(referrers.fallback_tag(digest))
+                if data is None:
+                    return []
+            if data is None:
+                raise RegistryError(f"the {called} breaks off: {self.registry} does not have its next page")
+            left -= len(data)
+            found.add_list(data)
+            if not following:
+                return found.all
+            url = self._follow(following, base)
+        raise RegistryError(f"the {called} does not end")
 
     def tags(self) -> list[str]:
         """See `base.Store.tags`. RegistryError after a thousand pages, or a million tags."""
@@ -217,14 +280,17 @@ class RegistryStore:
                 return sorted(found)
             if len(found) > _MAX_TAGS:
                 break
-            # Whatever host it names, the next page is at this registry.
-            try:
-                parts = urlsplit(following)
-            except ValueError as error:
-                raise RegistryError(f"{self.registry} leads to something that is not a web address") from error
-            path = parts.path if parts.path.startswith("/") else f"{self._base}/tags/{parts.path}"
-            url = f"{path}?{parts.query}"
+            url = self._follow(following, f"{self._base}/tags/list")
         raise RegistryError(f"the list of tags of {self.name} does not end")
+
+    def _follow(self, link: str, base: str) -> str:
+        """Where the next page is that `link`, found at `base`, leads to: at this registry, whatever host it names."""
+        try:
+            parts = urlsplit(link)
+        except ValueError as error:
+            raise RegistryError(f"{self.registry} leads to something that is not a web address") from error
+        path = parts.path if parts.path.startswith("/") else f"{base.rpartition('/')[0]}/{parts.path}"
+        return f"{path}?{parts.query}"
 
     def _tags_in(self, reply: Reply) -> list[str]:
         data = reply.read_all(_MAX_PAGE_BYTES)
@@ -240,9 +306,11 @@ class RegistryStore:
         self._delete(tag, f"the tag {self.name}:{tag}", refused=(400, 405, 501))
 
     def delete(self, target: str) -> Descriptor:
-        """See `base.Store.delete`: the manifest goes, with every tag it has."""
-        described, _ = self.resolve(target)
+        """See `base.Store.delete`: the manifest goes, with every tag it has, and from the list it may be in."""
+        described, data = self.resolve(target)
         self._delete(described.digest, f"the manifest {self.name}@{described.digest}", refused=(405, 501))
+        if subject := referrers.subject_of(data):
+            self._relist(subject, lambda old, where: referrers.listed_without(old, described.digest, where))
         return described
 
     def _delete(self, target: str, what: str, refused: tuple[int, ...]) -> None:

@@ -27,6 +27,8 @@ BLOB = re.compile(r"/v2/(.+)/blobs/(sha256:[0-9a-f]{64})")
 SESSION = re.compile(r"/v2/(.+)/blobs/uploads/([0-9a-f]*)")
 MANIFEST = re.compile(r"/v2/(.+)/manifests/([^/]+)")
 TAGS = re.compile(r"/v2/(.+)/tags/list")
+REFERRERS = re.compile(r"/v2/(.+)/referrers/(.+)")
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 
 
 @dataclass
@@ -64,9 +66,13 @@ class Faults:
     """Say that something else was stored."""
     no_delete: bool = False
     page: int = 1_000_000
-    """Tags in one page."""
+    """Tags or referrers in one page."""
     endless_pages: bool = False
     no_mount: bool = False
+    no_referrers: bool = False
+    """No API for referrers, as in distribution-spec v1.0."""
+    no_filter: bool = False
+    """Referrers of all types, whatever was asked for."""
     headers: dict[str, str] = field(default_factory=dict)
     """Sent with every answer but that of /v2/."""
     encoding: str = ""
@@ -313,6 +319,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._manifest(registry, match[1], match[2])
         elif match := TAGS.fullmatch(path):
             self._tags(registry, match[1], query)
+        elif (match := REFERRERS.fullmatch(path)) and not registry.faults.no_referrers:
+            self._referrers(registry, match[1], match[2], query)
         else:
             self._error(404, "no such page")
 
@@ -436,7 +444,11 @@ class _Handler(BaseHTTPRequestHandler):
             registry.manifests[repository, digest] = (self.headers["Content-Type"], data)
             if target != digest:
                 registry.tags[repository, target] = digest
-            self._answer(201, b"", {"Docker-Content-Digest": self._told(digest)})
+            headers = {"Docker-Content-Digest": self._told(digest)}
+            subject = json.loads(data).get("subject")
+            if subject and not registry.faults.no_referrers:
+                headers["OCI-Subject"] = subject["digest"]
+            self._answer(201, b"", headers)
         elif (repository, digest) not in registry.manifests:
             self._error(404, "manifest unknown")
         elif self.command == "DELETE":
@@ -464,3 +476,25 @@ class _Handler(BaseHTTPRequestHandler):
             last = "" if registry.faults.endless_pages else page[-1]
             headers["Link"] = f'<https://elsewhere.example/v2/{repository}/tags/list?last={last}&n=2>; rel="next"'
         self._answer(200, json.dumps({"name": repository, "tags": page}).encode(), headers)
+
+    def _referrers(self, registry: Registry, repository: str, digest: str, query: dict[str, str]) -> None:
+        faults, wanted = registry.faults, query.get("artifactType", "")
+        filtered = bool(wanted) and not faults.no_filter
+        found = []
+        for (name, own), (media_type, data) in sorted(registry.manifests.items()):
+            value = json.loads(data)
+            if name != repository or (value.get("subject") or {}).get("digest") != digest:
+                continue
+            kind = value.get("artifactType") or (value.get("config") or {}).get("mediaType", "")
+            if not filtered or kind == wanted:
+                entry = {"mediaType": media_type, "digest": own, "size": len(data), "artifactType": kind}
+                found.append(entry | {"annotations": value.get("annotations") or {}})
+        left = [entry for entry in found if entry["digest"] > query.get("last", "")]
+        page = left[: faults.page]
+        headers = {"Content-Type": INDEX_TYPE} | ({"OCI-Filters-Applied": "artifactType"} if filtered else {})
+        if len(left) > len(page) or faults.endless_pages:
+            last = "" if faults.endless_pages else page[-1]["digest"]
+            more = f"{digest}?artifactType={wanted}&last={last}"
+            headers["Link"] = f'<https://elsewhere.example/v2/{repository}/referrers/{more}>; rel="next"'
+        body = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": page}
+        self._answer(200, json.dumps(body).encode(), headers)

@@ -18,8 +18,9 @@ from ocickpt.errors import IntegrityError, NotFoundError, OcickptError, Unsuppor
 from ocickpt.model import Content, Descriptor, Entry, FileType, Kind, digest_of
 from ocickpt.pack import files
 from ocickpt.pack import format as fmt
+from ocickpt.pack.codec import PLAIN
 from ocickpt.pack.index import Index
-from ocickpt.pack.reader import check, decode_chunk, extract, read_file
+from ocickpt.pack.reader import check, extract, read_file
 from ocickpt.pack.writer import Part, write_index
 from tests.unit.test_pack_support import PAGE, MemoryStore, pack, pages, regular, unpack
 
@@ -351,7 +352,7 @@ def frame(data: bytes, **options: Any) -> bytes:
 def test_frames_that_are_refused(data: bytes) -> None:
     good = b"x" * 100
     with pytest.raises(IntegrityError):
-        decode_chunk(data, 100, bytes.fromhex(digest_of(good)[7:]))
+        PLAIN.decode(data, 100, bytes.fromhex(digest_of(good)[7:]))
 
 
 def test_packs_that_the_manifest_does_not_list() -> None:
