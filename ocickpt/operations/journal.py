@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
@@ -68,21 +68,32 @@ class Dumping(Record, frozen=True, kw_only=True):
     """What the checkpoint became, once it has its tag."""
 
 
-class WithPodman(Record, frozen=True, kw_only=True):
-    """What every operation has that started a podman."""
+class WithPodman:
+    """What every operation has that started a podman; the fields are each record's own (a struct has one base)."""
 
-    podman_pid: int = 0
-    podman_start: int = 0
+    __slots__ = ()
+    if TYPE_CHECKING:
+
+        @property
+        def podman_pid(self) -> int:
+            """Of its podman; 0 before there is one."""
+
+        @property
+        def podman_start(self) -> int:
+            """When that started, in ticks since boot."""
 
     def podman_runs(self) -> bool:
         """Whether that podman is still at work."""
         return processes.is_alive(self.podman_pid, self.podman_start)
 
 
-class Checkpoint(WithPodman, Dumping, frozen=True, kw_only=True, tag="checkpoint"):
+class Checkpoint(Dumping, WithPodman, frozen=True, kw_only=True, tag="checkpoint"):
     """An `ocickpt checkpoint` (`save.dump`)."""
 
     steps: ClassVar = ("begun", "podman", "frozen", "captured", "dumped", "published")
+
+    podman_pid: int = 0
+    podman_start: int = 0
 
 
 UNPUBLISHED = "unpublished"
@@ -94,11 +105,13 @@ class Intercept(Dumping, frozen=True, kw_only=True, tag="intercept"):
     steps: ClassVar = ("begun", "frozen", "dumped", UNPUBLISHED, "published")
 
 
-class Restore(WithPodman, frozen=True, kw_only=True, tag="restore"):
+class Restore(Record, WithPodman, frozen=True, kw_only=True, tag="restore"):
     """An `ocickpt restore` (`restoration.sequence`)."""
 
     steps: ClassVar = ("begun", "podman", "guarded", "unverified", "running", "lazy")
 
+    podman_pid: int = 0
+    podman_start: int = 0
     runtime: str = ""
     guard_pid: int = 0
     guard_start: int = 0
