@@ -23,8 +23,8 @@ from ocickpt.model import Published, json_value
 from ocickpt.store.local import default_path
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"):
-    """What a journal says of any operation."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="verb"):
+    """What a journal says of any operation; what a later version wrote besides is not looked at."""
 
     steps: ClassVar[tuple[str, ...]]
     """What it goes through, in order; the room that does it says what each means."""
@@ -306,7 +306,7 @@ def _read(path: Path, lock: int) -> Journal[Any] | None:
     try:
         record = msgspec.convert(value, Checkpoint | Intercept | Restore)
     except msgspec.ValidationError as error:
-        raise StorageError(f"the journal {path} is not one that this version writes: {error}") from error
+        raise StorageError(f"the journal {path} cannot be read: {error}") from error
     if record.step not in record.steps:
-        raise StorageError(f"the journal {path} is not one that this version writes: it has no step {record.step!r}")
+        raise StorageError(f"the journal {path} cannot be read: it has no step {record.step!r}")
     return Journal(path, lock, record)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
 from ocickpt.artifact import parts
+from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
 from ocickpt.library.pull import pull
 from ocickpt.library.push import push
 from ocickpt.model import Content, Kind, Run, Silent

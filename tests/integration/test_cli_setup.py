@@ -14,6 +14,7 @@ import pytest
 from ocickpt import shim
 from ocickpt.errors import ExistsError, PrerequisiteError, StorageError
 from ocickpt.hostsetup import setup
+from ocickpt.operations import launcher
 
 # What podman does (newConmonOCIRuntime): the first path of the drop-in that is there, else PATH.
 PODMAN = """\
@@ -52,10 +53,10 @@ class Machine:
         return self.drop_in.parent / "hooks.d"
 
     def installed(self, runtime: str) -> bool:
-        return setup.installed(runtime, launchers=self.launchers, drop_in=self.drop_in)
+        return launcher.installed(runtime, launchers=self.launchers, drop_in=self.drop_in)
 
     def troubles(self) -> dict[str, str]:
-        found = setup.states(launchers=self.launchers, drop_in=self.drop_in)
+        found = launcher.states(launchers=self.launchers, drop_in=self.drop_in)
         return {state.runtime: state.trouble for state in found}
 
     def program(self, name: str, text: str = "#!/bin/sh\n") -> Path:
@@ -245,4 +246,4 @@ def test_hooks_are_made_when_they_are_asked_for_and_go_with_the_rest(machine: Ma
 @pytest.mark.parametrize("name", ["gate", "push"])
 def test_the_hooks_in_the_repository_are_those_that_are_installed(name: str) -> None:
     path = Path(__file__).parents[2] / "hooks" / f"ocickpt-{name}.json"
-    assert path.read_text() == setup.hook_text(name, setup.LAUNCHERS / "ocickpt-hook")
+    assert path.read_text() == setup.hook_text(name, launcher.LAUNCHERS / "ocickpt-hook")

@@ -14,8 +14,8 @@ from ocickpt import config, libraries
 from ocickpt.engine import criu, host
 from ocickpt.errors import StorageError
 from ocickpt.hostsetup import doctor, setup
-from ocickpt.operations import pending
 from ocickpt.hostsetup.doctor import Check
+from ocickpt.operations import pending
 from ocickpt.operations.pending import Left
 
 Facts = Callable[..., None]

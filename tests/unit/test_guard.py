@@ -16,8 +16,8 @@ import pytest
 from ocickpt import guard, processes
 from ocickpt.errors import IncompatibleError
 from ocickpt.lazy import attach, following
-from ocickpt.operations.journal import RESTORE, Record
 from ocickpt.model import Silent
+from ocickpt.operations.journal import RESTORE, Record
 
 KEY = "cd" * 16
 ID = "e" * 64

@@ -107,7 +107,8 @@ def test_the_shim_loads_only_what_it_needs() -> None:
     for name in imported(path, at_module_level(tree_of(path))):
         top = name.partition(".")[0]
         ours = any(
-            within(name, each) for each in ("ocickpt.errors", "ocickpt.model", "ocickpt.names", "ocickpt.engine.runtime.command_line")
+            within(name, each)
+            for each in ("ocickpt.errors", "ocickpt.model", "ocickpt.names", "ocickpt.engine.runtime.command_line")
         )
         assert ours or top in sys.stdlib_module_names, f"the shim loads {name} before it is needed"
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ocickpt.description import Description
 from ocickpt.errors import AuthError, IntegrityError, OcickptError
-from ocickpt.operations import journal
 from ocickpt.model import Manifest, digest_of, parse_json
+from ocickpt.operations import journal
 from ocickpt.store import credentials
 from ocickpt.store.auth import Authenticator
 from ocickpt.store.base import describe_manifest

@@ -9,26 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import guard, proc, processes, shim
+from ocickpt import artifact, guard, proc, processes, shim
+from ocickpt.artifact.origin import Origin
 from ocickpt.description import HostInfo
 from ocickpt.engine import podman
 from ocickpt.engine.podman import roots
 from ocickpt.errors import BusyError, NotFoundError, OcickptError, StorageError, UsageError
-from ocickpt import artifact
-from ocickpt.library import catalog
-from ocickpt.operations import journal, pending, recovery
-from ocickpt.restoration import outcome
-from ocickpt.lazy import following
-from ocickpt.artifact.origin import Origin
 from ocickpt.hostsetup.doctor import Check, _journals
-from ocickpt.operations.journal import CHECKPOINT, INTERCEPT, RESTORE, STEPS, UNPUBLISHED, Journal, Record
+from ocickpt.lazy import following
+from ocickpt.library import catalog
 from ocickpt.library.push import push
 from ocickpt.model import Silent
+from ocickpt.operations import journal, pending, recovery
+from ocickpt.operations.journal import CHECKPOINT, INTERCEPT, RESTORE, STEPS, UNPUBLISHED, Journal, Record
+from ocickpt.restoration import outcome
 from ocickpt.shim import CAPTURED, EXPORT
 from ocickpt.store import Access, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
-from tests.unit.test_flows_archive import _pycriu, whole, written
+from tests.unit.test_podman_archive import _pycriu, whole, written
 
 ID, OTHER, KEY = "c1" * 32, "e7" * 32, "0f" * 16
 __all__ = ["_pycriu"]

@@ -13,8 +13,8 @@ from ocickpt import config, names
 from ocickpt.config import Config
 from ocickpt.engine.podman import storage
 from ocickpt.errors import IncompatibleError, NotFoundError, PrerequisiteError, UnsupportedError, UsageError
-from ocickpt.restoration import bundle, on_create, policy
 from ocickpt.operations import channel
+from ocickpt.restoration import bundle, on_create, policy
 from ocickpt.store import Access, Reference
 
 DIGEST = "sha256:" + "a" * 64

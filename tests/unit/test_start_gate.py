@@ -10,9 +10,9 @@ import pytest
 
 from ocickpt import config, hook, names, shim
 from ocickpt.config import Config
-from ocickpt.save import hooks, intercept
 from ocickpt.restoration import on_create
-from tests.unit.test_libpoddb import ID
+from ocickpt.save import hooks, intercept
+from tests.unit.test_podman_database import ID
 
 
 def test_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from ocickpt.description import Criu, Description, Runtime
 from ocickpt.engine import host, podman
-from ocickpt.engine.podman import storage
 from ocickpt.engine.host import Host
+from ocickpt.engine.podman import storage
 from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import (
     ExistsError,
@@ -24,8 +24,8 @@ from ocickpt.errors import (
     UnsupportedError,
     UsageError,
 )
-from ocickpt.restoration import preflight, restore
 from ocickpt.model import Silent
+from ocickpt.restoration import preflight, restore
 from ocickpt.store import Access
 from tests.unit.test_description import FULL
 

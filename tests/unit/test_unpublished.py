@@ -17,16 +17,16 @@ from ocickpt import guard, names
 from ocickpt.config import Config
 from ocickpt.engine.podman import database
 from ocickpt.errors import IncompatibleError, NotFoundError, UnsupportedError, UsageError
-from ocickpt.library import catalog, push
-from ocickpt.operations import journal, pending
-from ocickpt.save import collect, unpublished
 from ocickpt.lazy import following
-from ocickpt.operations.journal import INTERCEPT, UNPUBLISHED, Journal, Record
+from ocickpt.library import catalog, push
 from ocickpt.model import Silent
+from ocickpt.operations import journal, pending
+from ocickpt.operations.journal import INTERCEPT, UNPUBLISHED, Journal, Record
+from ocickpt.save import collect, unpublished
 from ocickpt.shim import CAPTURED
 from ocickpt.store import Access
 from ocickpt.store.local import LocalStore
-from tests.unit.test_libpoddb import ID, bundle
+from tests.unit.test_podman_database import ID, bundle
 
 KEY = "0f" * 16
 NAME = f"web:{collect.stamp(int(KEY[:16], 16))}"
