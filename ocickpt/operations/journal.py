@@ -305,7 +305,7 @@ def _read(path: Path, lock: int) -> Journal[Any] | None:
         raise StorageError(f"the journal {path} cannot be read: {error}") from error
     try:
         record = msgspec.convert(value, Checkpoint | Intercept | Restore)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise StorageError(f"the journal {path} cannot be read: {error}") from error
     if record.step not in record.steps:
         raise StorageError(f"the journal {path} cannot be read: it has no step {record.step!r}")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import shim
 from ocickpt.errors import ExistsError, PrerequisiteError, StorageError
 from ocickpt.hostsetup import setup
 from ocickpt.operations import launcher
@@ -183,7 +182,7 @@ def test_what_breaks_a_launcher_is_told(machine: Machine, monkeypatch: pytest.Mo
 
     old = tmp_path / "old.py"
     old.write_text("# of an earlier version\n")
-    monkeypatch.setattr(shim, "__file__", str(old))
+    monkeypatch.setattr(launcher, "SHIM", old)
     assert "the shim of another version" in machine.troubles()["crun"]
     assert not machine.installed("crun")
 
@@ -200,7 +199,7 @@ def test_an_interpreter_that_went_is_told(machine: Machine, monkeypatch: pytest.
 
 def test_without_podman_or_runtimes_it_says_so(machine: Machine) -> None:
     (machine.bin / "crun").unlink()
-    with pytest.raises(PrerequisiteError, match="neither runc nor crun"):
+    with pytest.raises(PrerequisiteError, match="none of runc and crun"):
         machine.setup()
     (machine.bin / "podman").unlink()
     with pytest.raises(PrerequisiteError, match="podman is not installed"):

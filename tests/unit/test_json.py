@@ -154,7 +154,7 @@ def test_credential_files(tmp_path: Path, member: str, value: bytes) -> None:
 
 # Journals are our own files, and yet may have been damaged.
 
-RECORD = journal.Record("checkpoint", "k", "c" * 64, "web", "web:1")
+RECORD = journal.Checkpoint(key="k", container="c" * 64, name="web", reference="web:1")
 
 
 @pytest.fixture
@@ -172,6 +172,7 @@ def test_journals(journals: Path, member: str, value: bytes) -> None:
     path.write_bytes(json.dumps({**before, member: "HERE"}).encode().replace(b'"HERE"', value))
     for record in journal.records():
         assert type(getattr(record, member)) is type(getattr(RECORD, member))
+        assert isinstance(record, journal.Checkpoint)
         record.podman_runs()
     journal.unreadable()
     for each in journal.orphans():

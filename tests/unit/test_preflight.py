@@ -26,6 +26,7 @@ from ocickpt.errors import (
 )
 from ocickpt.model import Silent
 from ocickpt.restoration import preflight, restore
+from ocickpt.restoration.options import RestoreOptions
 from ocickpt.store import Access
 from tests.unit.test_description import FULL
 
@@ -134,7 +135,7 @@ def test_a_runtime_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whoever_is_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(PrerequisiteError) as raised:
-        restore.restore("web:1", restore.RestoreOptions(), Access(), Silent())
+        restore.restore("web:1", RestoreOptions(), Access(), Silent(), lambda: None)
     assert raised.value.hint == "run ocickpt as root"
 
 
