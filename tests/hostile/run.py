@@ -15,10 +15,8 @@ import time
 import uuid
 from pathlib import Path
 
+from ocickpt import push
 from ocickpt.errors import OcickptError
-from ocickpt.library.push import push
-from ocickpt.model import Silent
-from ocickpt.store import Access
 from tests.hostile.cases import CASES, MARK, OPTIONS, Case, Members
 
 WAYS = ("restore", "lazy", "start", "without")
@@ -52,7 +50,7 @@ def crafted(case: Case, good: Members, path: Path) -> str:
     members = dict(good)
     case.change(members)
     try:
-        return push(archive(members, path), f"{REPOSITORY}/{uuid.uuid4().hex[:12]}:1", Access(), Silent()).reference
+        return push(archive(members, path), f"{REPOSITORY}/{uuid.uuid4().hex[:12]}:1").reference
     except OcickptError as error:
         return f"!{error.message}"
     finally:
