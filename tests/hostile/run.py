@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ocickpt import push
 from ocickpt.errors import OcickptError
-from tests.hostile.cases import CASES, MARK, OPTIONS, Case, Members
+from tests.hostile.cases import CASES, OPTIONS, Case
+from tests.hostile.changing import MARK, Members
 
 WAYS = ("restore", "lazy", "start", "without")
 """`restore`, `restore --lazy`, restore instead of start, and `restore` without the launcher."""

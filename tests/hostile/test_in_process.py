@@ -19,7 +19,8 @@ from ocickpt.artifact import parts
 from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
 from ocickpt.model import Content, Kind, Run
 from ocickpt.pack.files import Tree
-from tests.hostile.cases import CASES, OPTIONS, Members
+from tests.hostile.cases import CASES, OPTIONS
+from tests.hostile.changing import Members
 from tests.hostile.run import archive, members_of
 
 # What pycriu's generated code is warned of is not ours to mend.
