@@ -215,7 +215,10 @@ def remove(
 
 
 def status() -> list[Following]:
-    """The lazy restores whose memory is on its way, and those that had to be given up."""
+    """The lazy restores whose memory is on its way, and those that had to be given up.
+
+    Raises CommandError when podman does not tell which containers it still has, PrerequisiteError without podman.
+    """
     from ocickpt.engine import podman
     from ocickpt.lazy.following import following
 

@@ -78,6 +78,9 @@ if TYPE_CHECKING:
         """The command that kills the container; without, podman does."""
 
 
+PACKAGE = Path(__file__).parent
+"""Where a process of ours is started from."""
+
 RUN = Path("/run/ocickpt")
 OPERATIONS = RUN / "op"
 """Holds the socket of each flow that waits for a shim, by the operation's key."""

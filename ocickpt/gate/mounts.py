@@ -40,7 +40,7 @@ _EVERYWHERE: Final = frozenset(
      "/proc/sys", "/sys/firmware"}
 )  # fmt: skip
 """What every kernel has that containers run on: a checkpoint that does not protect it never did. What else is in
-/proc and /sys depends on the machine, and is protected once it was restored (`flows/confine.py`)."""
+/proc and /sys depends on the machine, and is protected once it was restored (`confinement`)."""
 
 
 def check_mounts(namespaces: Mapping[int, list[Message]], expected: Expected) -> None:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from ocickpt import libraries
 from ocickpt.engine import criu, host
+from ocickpt.engine.criu import configuration
 from ocickpt.engine.runtime import table
 from ocickpt.errors import OcickptError
 from ocickpt.model import Silent
@@ -181,9 +182,7 @@ def _cgroups() -> Iterator[Check]:
         yield Check("cgroups", "ok", version or "none mounted")
         return
     lacking = [
-        str(criu.CONFIGURATION / f"{name}.conf")
-        for name in table.NAMES
-        if host.program(name) and not criu.ignores_cgroups(name)
+        str(configuration.place(name)) for name in table.NAMES if host.program(name) and not criu.ignores_cgroups(name)
     ]
     found = f"v2, and v1 hierarchies beside it ({', '.join(old[:4])}{', …' if len(old) > 4 else ''})"
     if lacking:

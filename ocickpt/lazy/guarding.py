@@ -33,7 +33,6 @@ import sys
 import syslog
 from pathlib import Path
 
-import ocickpt
 from ocickpt import processes, rendezvous
 from ocickpt.lazy import states
 
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from ocickpt.rendezvous import Guarded
 
 _TICK = 0.05
-_HOME = Path(ocickpt.__file__).parent.parent
 # Loading makes no garbage, and the container waits for it.
 _SERVER = (
     "import gc, sys; gc.set_threshold(200_000); sys.path.insert(0, {!r});"
@@ -55,7 +53,7 @@ def guard(name: str) -> int:
     ours, theirs = socket.socketpair()
     hears, tells = os.pipe()
     server = subprocess.Popen(
-        [sys.executable, "-I", "-c", _SERVER.format(str(_HOME)), name, str(ours.fileno())],
+        [sys.executable, "-I", "-c", _SERVER.format(str(rendezvous.PACKAGE.parent)), name, str(ours.fileno())],
         stdin=hears, stdout=subprocess.DEVNULL, pass_fds=[ours.fileno()],
     )  # fmt: skip
     os.close(hears)

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import ocickpt
 from ocickpt import proc, processes, rendezvous
 from ocickpt.errors import CommandError
 from ocickpt.lazy import states
@@ -32,7 +31,7 @@ class Helpers:
     """
 
     def __init__(self, name: str) -> None:
-        code = _GUARD.format(str(Path(ocickpt.__file__).parent.parent))
+        code = _GUARD.format(str(rendezvous.PACKAGE.parent))
         self._process = proc.Background([sys.executable, "-I", "-c", code, name], waits=True)
         self.started = processes.start_time(self._process.pid) or 0
         """When the guard was, for `processes`."""

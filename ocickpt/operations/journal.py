@@ -23,7 +23,7 @@ from ocickpt.model import Published, json_value
 from ocickpt.store.local import default_path
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="verb"):
+class Record(msgspec.Struct, frozen=True, kw_only=True, tag_field="verb"):
     """What a journal says of any operation."""
 
     steps: ClassVar[tuple[str, ...]]
@@ -279,8 +279,8 @@ def _read(path: Path, lock: int) -> Journal[Any] | None:
         raise StorageError(f"the journal {path} cannot be read: {error}") from error
     try:
         record = msgspec.convert(value, Checkpoint | Intercept | Restore)
-    except msgspec.ValidationError as error:
-        raise StorageError(f"the journal {path} is not one that this version writes: {error}") from error
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise StorageError(f"the journal {path} cannot be read: {error}") from error
     if record.step not in record.steps:
-        raise StorageError(f"the journal {path} is not one that this version writes: it has no step {record.step!r}")
+        raise StorageError(f"the journal {path} cannot be read: it has no step {record.step!r}")
     return Journal(path, lock, record)

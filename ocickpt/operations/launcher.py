@@ -14,20 +14,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import ocickpt
 from ocickpt import config, names, proc, rendezvous
 from ocickpt.engine.runtime import command_line, table
 from ocickpt.errors import OcickptError
 
 MARKER = "# Made by `ocickpt setup`; `ocickpt setup --undo` removes it."
-SHIM = Path(ocickpt.__file__).with_name("shim.py")
+SHIM = rendezvous.PACKAGE / "shim.py"
 CHOOSER = "ocickpt-runtime"
 """The launcher whose runtime the host's configuration names."""
 LAUNCHERS = Path("/usr/local/libexec/ocickpt")
 DROP_IN = Path("/etc/containers/containers.conf.d/50-ocickpt.conf")
 
 # One exec for everything, and no process of its own on the way but for `create`. Variables are spelled so that
-# none in the caller's environment is touched. What the options are is in `runtimes`.
+# none in the caller's environment is touched. What the options are is in `command_line`.
 _LAUNCHER = """\
 #!/bin/sh
 {marker}
@@ -227,7 +226,7 @@ def installed(runtime: str, *, launchers: Path = LAUNCHERS, drop_in: Path = DROP
 
 
 def _patterns() -> dict[str, str]:
-    """What the script holds words against; those after a subcommand have it before them. From `runtimes`."""
+    """What the script holds words against; those after a subcommand have it before them. From `command_line`."""
     verbs = [verb for verb in command_line.VALUED if verb]
     after = {verb: [f"{verb}{name}" for name in _spelled(command_line.VALUED[verb])] for verb in verbs}
     bundle = [f"create{name}" for name in _spelled([("--bundle", "-b")])]
@@ -285,7 +284,7 @@ def hook(python: str) -> str:
 
 def _start(module: str) -> str:
     """How an isolated interpreter (``-I``: no PYTHONPATH, no user site, no current directory) finds shim or hook."""
-    package = Path(ocickpt.__file__).resolve().parent
+    package = rendezvous.PACKAGE.resolve()
     ask = "import ocickpt; print(ocickpt.__file__)"
     try:
         found = proc.run([sys.executable, "-I", "-c", ask], check=False, timeout=30).stdout.strip()

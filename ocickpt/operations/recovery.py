@@ -26,7 +26,7 @@ def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True)
     finished: list[Record] = []
     verbs.look_first(progress)
     for orphan in journal.orphans():
-        record = orphan.record
+        record: Record = orphan.record
         verb = verbs.of(record)
         if verb.goes_on(record):
             continue

@@ -18,7 +18,8 @@ from itertools import pairwise
 import pytest
 
 from ocickpt.errors import CommandError
-from ocickpt.operations.journal import CHECKPOINT, FAILPOINTS, RESTORE, STEPS
+from ocickpt.failpoint import FAILPOINTS
+from ocickpt.operations.journal import Checkpoint, Restore
 from tests.e2e.conftest import REGISTRY, Host
 from tests.e2e.counting import Count, Counter, at_once
 
@@ -29,10 +30,11 @@ KILLED = -signal.SIGKILL
 MOMENTS = 20
 
 
-def points(verb: str) -> list[str]:
-    steps = [f"{verb}.{step}" for step in STEPS[verb] if step not in LAZY]
+def points(kind: type[Checkpoint] | type[Restore]) -> list[str]:
+    verb = "checkpoint" if kind is Checkpoint else "restore"
+    steps = [f"{verb}.{step}" for step in kind.steps if step not in LAZY]
     around = [point for step in steps for point in (f"{step}.before", step)]
-    return [*around, f"{verb}.close.before", *(FAILPOINTS if verb == CHECKPOINT else ())]
+    return [*around, f"{verb}.close.before", *(FAILPOINTS if kind is Checkpoint else ())]
 
 
 def moments() -> list[tuple[float, ...]]:
@@ -117,10 +119,10 @@ def check_old_state(a: Host, counter: Counter, since: Count) -> None:
     counter.goes_on(a, since)
 
 
-@pytest.mark.parametrize("point", points(CHECKPOINT))
+@pytest.mark.parametrize("point", points(Checkpoint))
 def test_a_checkpoint_killed_at_a_step(hosts: tuple[Host, Host], repository: str, point: str) -> None:
     a, _ = hosts
-    number = points(CHECKPOINT).index(point)
+    number = points(Checkpoint).index(point)
     containers = counters(number)
     began = at_once(lambda each: each.start(a), containers)
     at_once(lambda each: killed_at(a, point, "checkpoint", each.name, tag(each, repository)), containers)
@@ -168,7 +170,7 @@ def test_without_the_shim(hosts: tuple[Host, Host], repository: str, checkpoint_
     check_checkpoints(hosts, dict(zip(containers, began, strict=True)), repository, doctor=True)
 
 
-@pytest.mark.parametrize("step", STEPS[CHECKPOINT])
+@pytest.mark.parametrize("step", Checkpoint.steps)
 def test_a_container_that_is_left_running(hosts: tuple[Host, Host], ref: str, step: str) -> None:
     a, b = hosts
     counter = Counter("c", ("--rm",), "runc")
@@ -273,11 +275,11 @@ def check_restored(b: Host, saved: dict[str, tuple[str, Count]], killed: list[bo
     at_once(lambda each: each.goes_on(b, saved[each.name][1]), counters(1))
 
 
-@pytest.mark.parametrize("point", points(RESTORE))
+@pytest.mark.parametrize("point", points(Restore))
 def test_a_restore_killed_at_a_step(hosts: tuple[Host, Host], saved: dict[str, tuple[str, Count]], point: str) -> None:
     _, b = hosts
     at_once(lambda found: killed_at(b, point, "restore", found[0]), saved.values())
-    check_restored(b, saved, [True] * len(saved), doctor=points(RESTORE).index(point) % 2 == 0)
+    check_restored(b, saved, [True] * len(saved), doctor=points(Restore).index(point) % 2 == 0)
 
 
 @pytest.fixture(scope="module")

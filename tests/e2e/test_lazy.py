@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from ocickpt.operations.journal import RESTORE, STEPS
+from ocickpt.operations.journal import Restore
 from tests.e2e.conftest import Host, Start, fast_again, flip_a_bit, manifest_of, states, until_arrived
 
 ALIGNED = (Path(__file__).parent / "programs" / "aligned.py").read_text()
@@ -96,7 +96,7 @@ def test_removed_in_the_middle(hosts: tuple[Host, Host], saved: str, ref: str, s
 def test_ocickpt_is_killed(hosts: tuple[Host, Host], saved: str, ref: str) -> None:
     """At every step, and at moments before there is any: the same command makes it whole."""
     _, b = hosts
-    steps = [f"restore.{step}" for step in STEPS[RESTORE]]
+    steps = [f"restore.{step}" for step in Restore.steps]
     for point in (*(moment for step in steps for moment in (f"{step}.before", step)), 0.1, 0.15, 0.2, 0.25, 0.3):
         if isinstance(point, float):
             dying = ["timeout", "--foreground", "-s", "KILL", str(point), "ocickpt"]
@@ -127,7 +127,7 @@ def test_the_page_server_is_killed(hosts: tuple[Host, Host], saved: str, ref: st
     assert states(b) == []
 
 
-MOMENTS = ["never", "while CRIU restores", *(f"restore.{step}" for step in STEPS[RESTORE])]
+MOMENTS = ["never", "while CRIU restores", *(f"restore.{step}" for step in Restore.steps)]
 
 
 def killed_in_a_restore(host: Host, ref: str, moment: str) -> None:

@@ -1,4 +1,4 @@
-"""Every example of docs/python.md runs, in its order: the first on a host with a container `web`, the others elsewhere."""
+"""Every example of docs/python.md runs, in its order: the first where a container `web` is, the others elsewhere."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_confinement_is_what_it_was(
 OPEN = """
 import sys
 from pathlib import Path
-from tests.hostile.cases import not_mounted
+from tests.hostile.changing import not_mounted
 from tests.hostile.run import archive, members_of
 members = members_of(Path(sys.argv[1]))
 not_mounted("/proc/acpi")(members)

@@ -15,11 +15,10 @@ import time
 import uuid
 from pathlib import Path
 
+from ocickpt import push
 from ocickpt.errors import OcickptError
-from ocickpt.library.push import push
-from ocickpt.model import Silent
-from ocickpt.store import Access
-from tests.hostile.cases import CASES, MARK, OPTIONS, Case, Members
+from tests.hostile.cases import CASES, OPTIONS, Case
+from tests.hostile.changing import MARK, Members
 
 WAYS = ("restore", "lazy", "start", "without")
 """`restore`, `restore --lazy`, restore instead of start, and `restore` without the launcher."""
@@ -52,7 +51,7 @@ def crafted(case: Case, good: Members, path: Path) -> str:
     members = dict(good)
     case.change(members)
     try:
-        return push(archive(members, path), f"{REPOSITORY}/{uuid.uuid4().hex[:12]}:1", Access(), Silent()).reference
+        return push(archive(members, path), f"{REPOSITORY}/{uuid.uuid4().hex[:12]}:1").reference
     except OcickptError as error:
         return f"!{error.message}"
     finally:

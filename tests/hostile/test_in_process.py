@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
+from ocickpt import pull, push
 from ocickpt.artifact import parts
-from ocickpt.library.pull import pull
-from ocickpt.library.push import push
-from ocickpt.model import Content, Kind, Run, Silent
+from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
+from ocickpt.model import Content, Kind, Run
 from ocickpt.pack.files import Tree
-from ocickpt.store import Access
-from tests.hostile.cases import CASES, OPTIONS, Members
+from tests.hostile.cases import CASES, OPTIONS
+from tests.hostile.changing import Members
 from tests.hostile.run import archive, members_of
 
 # What pycriu's generated code is warned of is not ours to mend.
@@ -63,8 +62,8 @@ def goods(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def there_and_back(members: Members, tmp_path: Path) -> Members:
     reference = f"oci:{tmp_path / 'layout'}:x"
-    push(archive(members, tmp_path / "in.tar"), reference, Access(), Silent())
-    pull(reference, tmp_path / "out.tar", False, Access(), Silent())
+    push(archive(members, tmp_path / "in.tar"), reference)
+    pull(reference, output=tmp_path / "out.tar")
     return members_of(tmp_path / "out.tar")
 
 
@@ -111,9 +110,9 @@ def test_a_name_that_is_there_twice(
     goods: dict[str, Members], name: str, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is checked, and the other one is what podman or CRIU would get."""
-    evil, real = b"evil", parts.Contents.__iter__
+    evil, real = b"evil", parts.Parts.__iter__
 
-    def twice(self: parts.Contents) -> Iterator[Content]:
+    def twice(self: parts.Parts) -> Iterator[Content]:
         for content in real(self):
             yield content
             if content.entry.path == name:
@@ -122,9 +121,9 @@ def test_a_name_that_is_there_twice(
 
     reference = f"oci:{tmp_path / 'layout'}:x"
     with monkeypatch.context() as writer:
-        writer.setattr(parts.Contents, "__iter__", twice)
+        writer.setattr(parts.Parts, "__iter__", twice)
         for rule in ("add", "add_all"):
             writer.setattr(Tree, rule, lambda *_: None)
-        push(archive(goods["plain"], tmp_path / "in.tar"), reference, Access(), Silent())
+        push(archive(goods["plain"], tmp_path / "in.tar"), reference)
     with pytest.raises(IntegrityError, match=f"{name}' is there twice"):
-        pull(reference, tmp_path / "out.tar", True, Access(), Silent())
+        pull(reference, output=tmp_path / "out.tar", host_access=True)

@@ -1,4 +1,4 @@
-"""The command line in process: what it prints and its exit code, with flows that are stood in for."""
+"""The command line in process: what it prints and its exit code, with rooms that are stood in for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bench:
-    """Runs `ocickpt`, and stands in for flows."""
+    """Runs `ocickpt`, and stands in for rooms."""
 
     capture: pytest.CaptureFixture[str]
     monkeypatch: pytest.MonkeyPatch
@@ -39,9 +39,9 @@ class Bench:
         captured = self.capture.readouterr()
         return Outcome(code, captured.out, captured.err)
 
-    def stand_in(self, flow: str, stand_in: Callable[..., Any]) -> list[dict[str, Any]]:
-        """Replace ``ocickpt.flows.FLOW``; the list gets the arguments of each call, by the real one's names."""
-        module, _, name = f"ocickpt.flows.{flow}".rpartition(".")
+    def stand_in(self, what: str, stand_in: Callable[..., Any]) -> list[dict[str, Any]]:
+        """Replace ``ocickpt.WHAT`` of a room; the list gets the arguments of each call, by the real one's names."""
+        module, _, name = f"ocickpt.{what}".rpartition(".")
         real = inspect.signature(getattr(__import__(module, fromlist=[name]), name))
         calls: list[dict[str, Any]] = []
 
@@ -53,10 +53,10 @@ class Bench:
         self.monkeypatch.setattr(f"{module}.{name}", called)
         return calls
 
-    def fail(self, flow: str, error: BaseException) -> None:
-        """Have a flow raise `error`."""
+    def fail(self, what: str, error: BaseException) -> None:
+        """Have a room's function raise `error`."""
 
         def failing(**_: Any) -> Any:
             raise error
 
-        self.stand_in(flow, failing)
+        self.stand_in(what, failing)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import shim
+from ocickpt import rendezvous
 from tests.integration import cli_bench, shim_bench
 
 
@@ -24,7 +24,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[shim_bench.Bench]:
     """The shim, with a container and a runtime."""
     # Not pytest's directory: the path of a socket has at most 107 bytes.
     root = Path(tempfile.mkdtemp(prefix="s"))
-    monkeypatch.setattr(shim, "OPERATIONS", root / "run" / "op")
+    monkeypatch.setattr(rendezvous, "OPERATIONS", root / "run" / "op")
     with shim_bench.made(root) as bench:
         yield bench
     shutil.rmtree(root)

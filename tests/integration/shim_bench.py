@@ -10,14 +10,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ocickpt import proc, shim
-from ocickpt.operations.channel import Answer, operation
+from ocickpt import proc, rendezvous, shim
+from ocickpt.operations import channel
+
+if TYPE_CHECKING:
+    from ocickpt.rendezvous import Answer, Asked
 
 ID = "defdcf08921a5ac0ba8981c0d14e1f814a61334c04c01049eb388f4a4790d546"
 KEY = "0f" * 16
@@ -25,8 +28,8 @@ PAGES = b"\x01" * 8192
 ROOT = Path(shim.__file__).parents[1]
 # What the launcher starts where the package is not installed, with other places below /run.
 START = (
-    f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from ocickpt import shim;"
-    " shim.OPERATIONS, shim.CREATED = Path({operations!r}), Path({created!r}); shim.main(sys.argv[1:])"
+    f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from ocickpt import rendezvous, shim;"
+    " rendezvous.OPERATIONS, rendezvous.CREATED = Path({operations!r}), Path({created!r}); shim.main(sys.argv[1:])"
 )
 RUNTIME = """\
 #!/bin/sh
@@ -98,8 +101,8 @@ class Bench:
 
     def argv(self, *arguments: str, asked: bool = True) -> list[str]:
         """The shim with a parent that looks like the podman a flow starts; without `asked`, just the shim."""
-        start = START.format(operations=str(shim.OPERATIONS), created=str(self.created))
-        podman = ["sh", "-c", 'shift; "$@"; exit $?', "podman", f"/graph/ocickpt/{ID}/{shim.EXPORT}"]
+        start = START.format(operations=str(rendezvous.OPERATIONS), created=str(self.created))
+        podman = ["sh", "-c", 'shift; "$@"; exit $?', "podman", f"/graph/ocickpt/{ID}/{rendezvous.EXPORT}"]
         return [*(podman if asked else []), sys.executable, "-I", "-c", start, str(self.runtime), *arguments]
 
     def call(self, *arguments: str, asked: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -110,9 +113,9 @@ class Bench:
             **({"capture_output": True, "timeout": 30, "stdin": subprocess.DEVNULL} | options),
         )
 
-    def serve(self, handle: Callable[[dict[str, Any]], Answer], *arguments: str, key: str = ID) -> proc.Result:
+    def serve(self, handle: Callable[[Asked], Answer], *arguments: str, key: str = ID) -> proc.Result:
         """Call the shim as podman does for a flow, and be that flow."""
-        with operation(key) as waiting:
+        with channel.opened(key) as waiting:
             command = proc.Background(self.argv(*arguments))
             command.go()
             try:
@@ -159,7 +162,7 @@ class Bench:
 
     def mark(self, key: str = KEY) -> None:
         self.images.mkdir(exist_ok=True)
-        (self.images / shim.MARKER).write_text(key)
+        (self.images / rendezvous.MARKER).write_text(key)
 
     def plan(self, *trees: tuple[Path, Path], kill: bool = True) -> Answer:
         listed = [[str(one), str(two)] for one, two in trees]
@@ -202,16 +205,16 @@ def made(root: Path) -> Iterator[Bench]:
 class Dying:
     """A flow that answers so many messages and dies."""
 
-    def __init__(self, answers: int, answer: Answer, key: str = ID) -> None:
+    def __init__(self, answers: int, answer: Mapping[str, object], key: str = ID) -> None:
         self.messages: list[dict[str, Any]] = []
         self._listener = socket.socket(socket.AF_UNIX)
-        shim.OPERATIONS.mkdir(parents=True)
-        self._listener.bind(str(shim.OPERATIONS / key))
+        rendezvous.OPERATIONS.mkdir(parents=True)
+        self._listener.bind(str(rendezvous.OPERATIONS / key))
         self._listener.listen()
         self._thread = threading.Thread(target=self._run, args=(answers, answer))
         self._thread.start()
 
-    def _run(self, answers: int, answer: Answer) -> None:
+    def _run(self, answers: int, answer: Mapping[str, object]) -> None:
         connection, _ = self._listener.accept()
         self._listener.close()
         with connection, connection.makefile("rwb") as stream:

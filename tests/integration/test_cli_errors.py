@@ -15,8 +15,9 @@ from ocickpt import errors
 from ocickpt.errors import NotFoundError, OcickptError
 from tests.integration.cli_bench import Bench
 
-FLOW = "catalog.list_checkpoints"
+FLOW = "library.catalog.list_checkpoints"
 ROOT = Path(__file__).resolve().parents[2]
+ROOMS = sorted(each.parent.name for each in (ROOT / "ocickpt").glob("*/__init__.py") if each.parent.name != "cli")
 
 
 def every_error() -> list[type[OcickptError]]:
@@ -118,7 +119,7 @@ def test_a_container_name_with_control_characters(ocickpt: Bench) -> None:
 SCRIPT = """\
 import sys
 from ocickpt.cli import main
-import ocickpt.flows.catalog as catalog
+import ocickpt.library.catalog as catalog
 def list_checkpoints(repo, access, limit, progress):
     {body}
 catalog.list_checkpoints = list_checkpoints
@@ -176,10 +177,11 @@ def test_a_signal_lets_the_flow_put_things_right(number: int, code: int) -> None
 
 
 def test_it_starts_without_loading_what_it_does_not_need() -> None:
-    """`ocickpt --help` and mistakes in a command line must not wait for flows, rich or numpy."""
+    """`ocickpt --help` and mistakes in a command line must not wait for rooms, rich or numpy."""
     script = (
         "import sys; from ocickpt.cli.main import run; run(['checkpoint', '--help']); "
-        "print(sorted({'rich', 'numpy', 'zstandard', 'urllib3', 'jsonschema', 'ocickpt.flows'} & set(sys.modules)))"
+        "slow = {'rich', 'numpy', 'zstandard', 'urllib3', 'jsonschema', 'msgspec', 'ocickpt.api'}; "
+        f"slow |= {{'ocickpt.' + each for each in {ROOMS!r}}}; print(sorted(slow & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

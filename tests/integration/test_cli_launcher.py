@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ocickpt import config, shim
+from ocickpt import config, rendezvous, shim
 from ocickpt.operations.launcher import Launcher, chooser
 
 ID = "defdcf08921a5ac0ba8981c0d14e1f814a61334c04c01049eb388f4a4790d546"
@@ -125,8 +125,8 @@ def recorder(path: Path, record: Path, code: int) -> Path:
 def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     shell = shutil.which(request.param[0])
     assert shell
-    monkeypatch.setattr(shim, "OPERATIONS", tmp_path / "op")
-    monkeypatch.setattr(shim, "CREATED", tmp_path / "created")
+    monkeypatch.setattr(rendezvous, "OPERATIONS", tmp_path / "op")
+    monkeypatch.setattr(rendezvous, "CREATED", tmp_path / "created")
     runtime = recorder(tmp_path / "run c's", tmp_path / "runtime.json", 7)
     python = recorder(tmp_path / "python", tmp_path / "python.json", 8)
     text = Launcher.of("runc", str(runtime), str(python)).text()
@@ -321,7 +321,7 @@ def test_stdin_is_left_alone(bench: Bench) -> None:
 
 def test_the_shim_can_be_imported_as_the_launcher_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With this interpreter, isolated: it hands the call over to the runtime, since no flow has that name."""
-    monkeypatch.setattr(shim, "OPERATIONS", tmp_path / "op")
+    monkeypatch.setattr(rendezvous, "OPERATIONS", tmp_path / "op")
     runtime = recorder(tmp_path / "runtime", tmp_path / "runtime.json", 7)
     launcher = tmp_path / "runc"
     launcher.write_text(Launcher.of("runc", str(runtime), sys.executable).text())

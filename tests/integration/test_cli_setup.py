@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import shim
+from ocickpt import atomic
 from ocickpt.errors import ExistsError, PrerequisiteError, StorageError
 from ocickpt.hostsetup import setup
+from ocickpt.operations import launcher
 
 # What podman does (newConmonOCIRuntime): the first path of the drop-in that is there, else PATH.
 PODMAN = """\
@@ -52,10 +53,10 @@ class Machine:
         return self.drop_in.parent / "hooks.d"
 
     def installed(self, runtime: str) -> bool:
-        return setup.installed(runtime, launchers=self.launchers, drop_in=self.drop_in)
+        return launcher.installed(runtime, launchers=self.launchers, drop_in=self.drop_in)
 
     def troubles(self) -> dict[str, str]:
-        found = setup.states(launchers=self.launchers, drop_in=self.drop_in)
+        found = launcher.states(launchers=self.launchers, drop_in=self.drop_in)
         return {state.runtime: state.trouble for state in found}
 
     def program(self, name: str, text: str = "#!/bin/sh\n") -> Path:
@@ -182,7 +183,7 @@ def test_what_breaks_a_launcher_is_told(machine: Machine, monkeypatch: pytest.Mo
 
     old = tmp_path / "old.py"
     old.write_text("# of an earlier version\n")
-    monkeypatch.setattr(shim, "__file__", str(old))
+    monkeypatch.setattr(launcher, "SHIM", old)
     assert "the shim of another version" in machine.troubles()["crun"]
     assert not machine.installed("crun")
 
@@ -199,7 +200,7 @@ def test_an_interpreter_that_went_is_told(machine: Machine, monkeypatch: pytest.
 
 def test_without_podman_or_runtimes_it_says_so(machine: Machine) -> None:
     (machine.bin / "crun").unlink()
-    with pytest.raises(PrerequisiteError, match="neither runc nor crun"):
+    with pytest.raises(PrerequisiteError, match="none of runc and crun"):
         machine.setup()
     (machine.bin / "podman").unlink()
     with pytest.raises(PrerequisiteError, match="podman is not installed"):
@@ -208,10 +209,10 @@ def test_without_podman_or_runtimes_it_says_so(machine: Machine) -> None:
 
 
 def test_who_may_not_write_is_told_to_be_root(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, text: str, mode: int) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(setup, "_write", refuse)
+    monkeypatch.setattr(atomic, "replace", refuse)
     with pytest.raises(PrerequisiteError, match="cannot be changed: Permission denied") as raised:
         machine.setup()
     assert raised.value.hint == "run it as root"
@@ -245,4 +246,4 @@ def test_hooks_are_made_when_they_are_asked_for_and_go_with_the_rest(machine: Ma
 @pytest.mark.parametrize("name", ["gate", "push"])
 def test_the_hooks_in_the_repository_are_those_that_are_installed(name: str) -> None:
     path = Path(__file__).parents[2] / "hooks" / f"ocickpt-{name}.json"
-    assert path.read_text() == setup.hook_text(name, setup.LAUNCHERS / "ocickpt-hook")
+    assert path.read_text() == setup.hook_text(name, launcher.LAUNCHERS / "ocickpt-hook")

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from ocickpt import names
+from ocickpt import log, names
 from ocickpt.description import Description
 from ocickpt.errors import IntegrityError, StorageError
-from ocickpt import log
 from ocickpt.model import Descriptor, Manifest, digest_of
 from ocickpt.store.layout import LayoutStore
 from tests.unit.test_description import FULL

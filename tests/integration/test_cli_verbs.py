@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ocickpt.artifact import Artifact
 from ocickpt.cli.main import VERBS
 from ocickpt.description import (
     Capabilities,
@@ -28,14 +29,13 @@ from ocickpt.description import (
     UserNamespace,
     VolumeInfo,
 )
-from ocickpt.library.catalog import Inspection, Listed, Removed
-from ocickpt.save.checkpoint import CheckpointOptions
 from ocickpt.hostsetup.doctor import Check
-from ocickpt.artifact.publishing import Published
+from ocickpt.library.catalog import Inspection, Listed, Removed
 from ocickpt.library.pull import Pulled
-from ocickpt.restoration.restore import Restored, RestoreOptions
-from ocickpt.model import Descriptor, Kind, Manifest, Progress, Stage
-from ocickpt.store import Access
+from ocickpt.model import Descriptor, Kind, Manifest, Progress, Published, Stage
+from ocickpt.restoration.options import Restored, RestoreOptions
+from ocickpt.save.checkpoint import CheckpointOptions
+from ocickpt.store import Access, Reference
 from tests.integration.cli_bench import Bench
 
 DIGEST = "sha256:" + "ab" * 32
@@ -48,7 +48,7 @@ def published(**_: Any) -> Published:
 
 
 def test_checkpoint(ocickpt: Bench) -> None:
-    calls = ocickpt.stand_in("checkpoint.checkpoint", published)
+    calls = ocickpt.stand_in("save.checkpoint.checkpoint", published)
     done = ocickpt.run("checkpoint", "web", REF)
     assert (done.code, done.stdout) == (0, f"{PINNED}\n")
     assert calls[0]["container"] == "web"
@@ -58,7 +58,7 @@ def test_checkpoint(ocickpt: Bench) -> None:
 
 
 def test_checkpoint_with_every_option(ocickpt: Bench, tmp_path: Path) -> None:
-    calls = ocickpt.stand_in("checkpoint.checkpoint", published)
+    calls = ocickpt.stand_in("save.checkpoint.checkpoint", published)
     options = ["--leave-running", "--tcp-established", "--file-locks", "--ignore-rootfs", "--ignore-volumes"]
     authfile = tmp_path / "auth.json"
     done = ocickpt.run(
@@ -75,7 +75,7 @@ def test_checkpoint_with_every_option(ocickpt: Bench, tmp_path: Path) -> None:
 
 
 def test_a_reference_is_pinned_once(ocickpt: Bench) -> None:
-    ocickpt.stand_in("checkpoint.checkpoint", lambda **_: Published(REF, DIGEST, 1, 1, 0))
+    ocickpt.stand_in("save.checkpoint.checkpoint", lambda **_: Published(REF, DIGEST, 1, 1, 0))
     assert ocickpt.run("checkpoint", "-R", "web", REF).stdout == f"{PINNED}\n"
 
 
@@ -90,7 +90,7 @@ def test_a_reference_is_pinned_once(ocickpt: Bench) -> None:
     ],
 )
 def test_tls_verify_is_spelled_as_for_podman(ocickpt: Bench, spelling: list[str], meaning: bool | None) -> None:
-    calls = ocickpt.stand_in("catalog.list_checkpoints", lambda **_: [])
+    calls = ocickpt.stand_in("library.catalog.list_checkpoints", lambda **_: [])
     assert ocickpt.run("list", *spelling, "registry.example.com/ck").code == 0
     assert calls[0]["repo"] == "registry.example.com/ck"
     assert calls[0]["access"].tls_verify is meaning
@@ -103,13 +103,13 @@ def test_tls_verify_takes_nothing_else(ocickpt: Bench) -> None:
 
 
 def test_what_follows_two_dashes_is_no_option(ocickpt: Bench) -> None:
-    calls = ocickpt.stand_in("checkpoint.checkpoint", published)
+    calls = ocickpt.stand_in("save.checkpoint.checkpoint", published)
     assert ocickpt.run("checkpoint", "--", "--tls-verify", "--quiet").code == 0
     assert (calls[0]["container"], calls[0]["ref"]) == ("--tls-verify", "--quiet")
 
 
 def test_restore(ocickpt: Bench) -> None:
-    calls = ocickpt.stand_in("restore.restore", lambda **_: Restored("0123abc", "web", PINNED, DIGEST))
+    calls = ocickpt.stand_in("restoration.restore.restore", lambda **_: Restored("0123abc", "web", PINNED, DIGEST))
     done = ocickpt.run("restore", PINNED)
     assert (done.code, done.stdout) == (0, "0123abc\n")
     assert calls[0]["options"] == RestoreOptions()
@@ -130,19 +130,25 @@ def test_restore(ocickpt: Bench) -> None:
 
 
 def test_push(ocickpt: Bench) -> None:
-    calls = ocickpt.stand_in("push.push", published)
+    calls = ocickpt.stand_in("library.push.push", published)
     assert ocickpt.run("push", "web.tar.zst", REF).stdout == f"{PINNED}\n"
-    assert (calls[0]["source"], calls[0]["ref"]) == ("web.tar.zst", REF)
+    assert (calls[0]["source"], calls[0]["reference"]) == ("web.tar.zst", Reference.parse(REF))
     assert ocickpt.run("push", "web", REF, "--format", "json").json["sent"] == 1_000_000
 
 
 def test_pull(ocickpt: Bench, tmp_path: Path) -> None:
-    calls = ocickpt.stand_in("pull.pull", lambda output, **_: Pulled(PINNED, DIGEST, output))
+    calls = ocickpt.stand_in("library.pull.pull", lambda **_: Pulled(PINNED, DIGEST, None))
+    manifest = inspection(description()).manifest
+    blob = Descriptor("manifest", DIGEST, 1)
+    found = Artifact(Reference.parse(PINNED), blob, manifest, description())
+    written = ocickpt.stand_in("exchange.podman_archive.write", lambda **_: found)
     assert ocickpt.run("pull", REF).stdout == f"{PINNED}\n"
-    assert calls[0]["output"] is None
+    assert [each["reference"] for each in calls] == [Reference.parse(REF)]
+    assert written == []
     file = tmp_path / "web.tar"
     assert ocickpt.run("pull", "-o", str(file), REF).stdout == f"{file}\n"
-    assert calls[1]["output"] == file
+    assert (written[0]["reference"], written[0]["output"]) == (Reference.parse(REF), file)
+    assert len(calls) == 1
     assert ocickpt.run("pull", "--output", str(file), REF, "--format=json").json == {
         "reference": PINNED,
         "digest": DIGEST,
@@ -155,7 +161,7 @@ def test_list(ocickpt: Bench) -> None:
         Listed("web:1", DIGEST, "2026-01-02T03:04:05Z", "web", "localhost/python", 545_200_000),
         Listed(REF, "", "", "db", "", 0, "unpublished: the registry was down"),
     ]
-    calls = ocickpt.stand_in("catalog.list_checkpoints", lambda **_: found)
+    calls = ocickpt.stand_in("library.catalog.list_checkpoints", lambda **_: found)
     done = ocickpt.run("list")
     assert done.stdout.splitlines() == [
         "NAME                           DIGEST               CREATED               CONTAINER  IMAGE"
@@ -178,13 +184,13 @@ def test_list(ocickpt: Bench) -> None:
 
 
 def test_an_empty_list(ocickpt: Bench) -> None:
-    ocickpt.stand_in("catalog.list_checkpoints", lambda **_: [])
+    ocickpt.stand_in("library.catalog.list_checkpoints", lambda **_: [])
     assert ocickpt.run("list").stdout.split()[:2] == ["NAME", "DIGEST"]
     assert ocickpt.run("list", "--format", "json").json == []
 
 
 def test_rm(ocickpt: Bench) -> None:
-    calls = ocickpt.stand_in("catalog.remove", lambda ref, **_: Removed(ref, DIGEST, 5_000_000))
+    calls = ocickpt.stand_in("library.catalog.remove", lambda ref, **_: Removed(ref, DIGEST, 5_000_000))
     done = ocickpt.run("rm", "web:1", "web:2")
     assert done.stdout == f"web:1@{DIGEST}\nweb:2@{DIGEST}\n"
     assert done.stderr == "5.0 MB freed\n5.0 MB freed\n"
@@ -196,7 +202,7 @@ def test_rm(ocickpt: Bench) -> None:
 
 
 def test_setup(ocickpt: Bench) -> None:
-    calls = ocickpt.stand_in("setup.setup", lambda **_: ["/x: made", "/y: made"])
+    calls = ocickpt.stand_in("hostsetup.setup.setup", lambda **_: ["/x: made", "/y: made"])
     assert ocickpt.run("setup").stdout == "/x: made\n/y: made\n"
     assert ocickpt.run("setup", "--undo", "--format", "json").json == ["/x: made", "/y: made"]
     assert [call["undo"] for call in calls] == [False, True]
@@ -204,7 +210,7 @@ def test_setup(ocickpt: Bench) -> None:
 
 def test_doctor(ocickpt: Bench) -> None:
     checks = [Check("podman", "ok", "5.4.2"), Check("skopeo", "warning", "not installed", "install skopeo")]
-    ocickpt.stand_in("doctor.examine", lambda: checks)
+    ocickpt.stand_in("hostsetup.doctor.examine", lambda: checks)
     done = ocickpt.run("doctor")
     assert done.code == 0
     assert done.stdout.splitlines() == [
@@ -259,7 +265,7 @@ def test_inspect_says_what_is_not_known(ocickpt: Bench) -> None:
         description(), engine=Engine("podman", ""), runtime=Runtime("crun", ""), criu=Criu(""),
         host=HostInfo("", "", "", (), 4096, ""),
     )  # fmt: skip
-    ocickpt.stand_in("catalog.inspect", lambda **_: inspection(told))
+    ocickpt.stand_in("library.catalog.inspect", lambda **_: inspection(told))
     lines = ocickpt.run("inspect", REF).stdout.splitlines()
     first = lines.index("Engine            podman unknown")
     assert lines[first + 1 : first + 5] == [
@@ -271,7 +277,7 @@ def test_inspect_says_what_is_not_known(ocickpt: Bench) -> None:
 
 
 def test_inspect(ocickpt: Bench) -> None:
-    calls = ocickpt.stand_in("catalog.inspect", lambda **_: inspection(description()))
+    calls = ocickpt.stand_in("library.catalog.inspect", lambda **_: inspection(description()))
     done = ocickpt.run("inspect", REF)
     assert done.code == 0
     assert calls[0]["ref"] == REF
@@ -311,7 +317,7 @@ def test_inspect(ocickpt: Bench) -> None:
 
 
 def test_inspect_gives_everything_as_json(ocickpt: Bench) -> None:
-    ocickpt.stand_in("catalog.inspect", lambda **_: inspection(description()))
+    ocickpt.stand_in("library.catalog.inspect", lambda **_: inspection(description()))
     told = ocickpt.run("inspect", "--format", "json", REF).json
     assert told["digest"] == DIGEST
     assert told["manifest"] == json.loads(inspection(description()).manifest.to_bytes())
@@ -320,8 +326,8 @@ def test_inspect_gives_everything_as_json(ocickpt: Bench) -> None:
 
 def test_names_in_an_artifact_do_not_drive_the_terminal(ocickpt: Bench) -> None:
     evil = "web\x1b[2J\n\u202eexe\udcff"
-    ocickpt.stand_in("catalog.inspect", lambda **_: inspection(description(evil)))
-    ocickpt.stand_in("catalog.list_checkpoints", lambda **_: [Listed(evil, DIGEST, "", evil, evil, 1)])
+    ocickpt.stand_in("library.catalog.inspect", lambda **_: inspection(description(evil)))
+    ocickpt.stand_in("library.catalog.list_checkpoints", lambda **_: [Listed(evil, DIGEST, "", evil, evil, 1)])
     for arguments in (["inspect", REF], ["list"]):
         done = ocickpt.run(*arguments)
         assert done.code == 0
@@ -339,7 +345,7 @@ def test_progress_is_words_not_data(ocickpt: Bench) -> None:
         progress.note("memory travels in clear")
         return published()
 
-    ocickpt.stand_in("checkpoint.checkpoint", flow)
+    ocickpt.stand_in("save.checkpoint.checkpoint", flow)
     done = ocickpt.run("checkpoint", "web", REF)
     assert done.stdout == f"{PINNED}\n"
     assert done.stderr == ("note: memory travels in clear\nsending: 545.2 MB sent, 12.1 MB were there already, 0.0 s\n")

@@ -15,7 +15,7 @@ import pytest
 from ocickpt import names
 from ocickpt.libraries import LIBRARIES, unusable
 from tests.integration.shim_bench import ID
-from tests.unit.test_flows_archive import _pycriu, checkpoint, sent, written
+from tests.unit.test_podman_archive import _pycriu, checkpoint, sent, written
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]["ocickpt"]
@@ -148,7 +148,9 @@ def test_hooks(tmp_path: Path, hook: str, code: int) -> None:
 def test_doctor_names_each_and_what_to_do(tmp_path: Path) -> None:
     broken(tmp_path, "numpy")
     broken(tmp_path, "zstandard", "ImportError('no libzstd')")
-    code = f"import sys; sys.path[:0] = {[str(tmp_path), str(ROOT)]}; from ocickpt.flows import doctor; import json; "
+    code = (
+        f"import sys; sys.path[:0] = {[str(tmp_path), str(ROOT)]}; from ocickpt.hostsetup import doctor; import json; "
+    )
     code += "print(json.dumps([[e.name, e.state, e.found, e.remedy] for e in doctor.examine()]))"
     done = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True, timeout=120)
     found = [each for each in json.loads(done.stdout) if each[1] != "ok"]

@@ -15,15 +15,18 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from ocickpt import names, proc, shim
+from ocickpt import names, proc, rendezvous
 from ocickpt.engine.criu.pages import put_back
 from ocickpt.errors import CommandError, OcickptError, StorageError
-from ocickpt.operations.channel import Answer, operation
+from ocickpt.operations import channel
 from tests.integration.shim_bench import DUMP, ID, KEY, PAGES, Bench, Dying
+
+if TYPE_CHECKING:
+    from ocickpt.rendezvous import Answer, Asked
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a flow's socket is root's")
 
@@ -115,7 +118,7 @@ def test_criu_does_not_write_into_pages_that_we_have_too(bench: Bench) -> None:
 
 @pytest.mark.parametrize("what", ["no socket", "a dead flow's socket", "another's socket"])
 def test_what_only_looks_like_a_flow(bench: Bench, what: str) -> None:
-    path = shim.OPERATIONS / ID
+    path = rendezvous.OPERATIONS / ID
     path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as listener:
         if what == "no socket":
@@ -134,7 +137,7 @@ def test_what_only_looks_like_a_flow(bench: Bench, what: str) -> None:
 
 def test_somebody_elses_checkpoint_is_not_taken_apart(bench: Bench) -> None:
     """Their podman came to the container's lock before the flow's: what it exports is whole."""
-    with operation(ID) as waiting:
+    with channel.opened(ID) as waiting:
         command = proc.Background(bench.argv(*bench.checkpoint(), asked=False))
         command.go()
         assert waiting.serve(command, _refusing).returncode == 0
@@ -147,13 +150,13 @@ def test_somebody_elses_checkpoint_is_not_taken_apart(bench: Bench) -> None:
 def test_a_checkpoint_is_captured(bench: Bench, mode: str, log: list[str]) -> None:
     seen = []
 
-    def flow(message: dict[str, Any]) -> Answer:
+    def flow(message: Asked) -> Answer:
         seen.append(message)
         if message["event"] == "captured":
             # It stands still, all is there already, or will be as soon as the runtime has ended it.
             assert bench.lives()
             assert bench.verbs() == (["pause"] if mode == "is ended by CRIU" else ["pause", "checkpoint"])
-            assert (bench.aside / shim.CAPTURED).exists() == (mode != "is ended by CRIU")
+            assert (bench.aside / rendezvous.CAPTURED).exists() == (mode != "is ended by CRIU")
             assert (bench.aside / "rootfs" / "file").read_text() == "changed"
             return {"ok": True}
         assert bench.calls() == []
@@ -182,7 +185,7 @@ def test_a_checkpoint_is_captured(bench: Bench, mode: str, log: list[str]) -> No
 
 
 def test_a_runtime_that_cannot_pause(bench: Bench) -> None:
-    def flow(message: dict[str, Any]) -> Answer:
+    def flow(message: Asked) -> Answer:
         if message["event"] == "captured":
             raise StorageError(message["error"])
         return bench.plan()
@@ -221,7 +224,7 @@ def test_without_a_plan_the_container_runs_on(bench: Bench, how: str) -> None:
     assert bench.calls() == []
 
 
-def _refusing(message: dict[str, Any]) -> Answer:
+def _refusing(message: Asked) -> Answer:
     raise StorageError("no room")
 
 
@@ -249,7 +252,7 @@ def test_a_flow_that_does_not_agree(bench: Bench, mode: str, how: str) -> None:
 def test_a_runtime_that_fails(bench: Bench, running: bool, script: str, code: int) -> None:
     seen = []
 
-    def flow(message: dict[str, Any]) -> Answer:
+    def flow(message: Asked) -> Answer:
         seen.append(message["event"])
         return bench.plan((bench.root / "upper", bench.aside / "rootfs"))
 
@@ -260,7 +263,7 @@ def test_a_runtime_that_fails(bench: Bench, running: bool, script: str, code: in
     assert bench.verbs() == ["pause", "checkpoint", "resume"]
     assert bench.lives()
     assert bench.has_nothing(), "half a dump fills the disk"
-    assert not (bench.aside / shim.CAPTURED).exists()
+    assert not (bench.aside / rendezvous.CAPTURED).exists()
 
 
 @pytest.mark.parametrize("what", ["a tree that is gone", "a place that is taken", "no place for pages"])
@@ -278,7 +281,7 @@ def test_a_capture_that_fails(bench: Bench, running: bool, what: str) -> None:
         (bench.aside / "pages-2.img").mkdir()
     seen = []
 
-    def flow(message: dict[str, Any]) -> Answer:
+    def flow(message: Asked) -> Answer:
         seen.append(message)
         if message["event"] == "captured":
             raise CommandError("not captured")
@@ -309,7 +312,7 @@ def test_nothing_stays_frozen_when_the_shim_is_told_to_end(bench: Bench, number:
         assert process.wait(10) == 0
     flow.join()
     assert bench.verbs() == ["pause", "checkpoint", "resume"]
-    assert (bench.aside / shim.CAPTURED).exists()
+    assert (bench.aside / rendezvous.CAPTURED).exists()
 
 
 @pytest.mark.parametrize("environment", [{}, {"CRIU_CONFIG_FILE": "/run/criu.conf"}])
@@ -321,14 +324,15 @@ def test_a_restore_waits_for_the_flow(
     bench.mark()
     seen = []
 
-    def flow(message: dict[str, Any]) -> Answer:
+    def flow(message: Asked) -> Answer:
         assert bench.calls() == []
         seen.append(message)
-        return (
-            {"ok": True}
-            | ({"arguments": added} if added else {})
-            | ({"environment": environment} if environment else {})
-        )
+        answer: Answer = {"ok": True}
+        if added:
+            answer["arguments"] = added
+        if environment:
+            answer["environment"] = environment
+        return answer
 
     result = bench.serve(flow, *bench.restore(), key=KEY)
     assert (result.returncode, result.stdout, result.stderr) == (0, "said by the runtime\n", "")
@@ -355,7 +359,7 @@ def test_a_restore_that_must_not_be(bench: Bench, how: str) -> None:
     if how in ("refuses", "cannot write"):
         error = StorageError("no room") if how == "refuses" else OSError(28, "No space left on device")
 
-        def flow(message: dict[str, Any]) -> Answer:
+        def flow(message: Asked) -> Answer:
             raise error
 
         with pytest.raises(StorageError, match=r"no room|No space left"):
@@ -378,7 +382,7 @@ def test_ctrl_c_while_podman_waits_for_an_answer(bench: Bench, verb: str) -> Non
     """podman comes to an end by itself, and then the flow does."""
     bench.mark()
 
-    def flow(message: dict[str, Any]) -> Answer:
+    def flow(message: Asked) -> Answer:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
         raise AssertionError
@@ -406,16 +410,16 @@ def test_ctrl_c_while_the_runtime_dumps(bench: Bench) -> None:
 )
 def test_what_no_shim_says(bench: Bench, sent: bytes) -> None:
     """Whoever says it is hung up on, and the flow goes on to wait for its shim."""
-    handled: list[dict[str, Any]] = []
+    handled: list[Asked] = []
 
-    def flow(message: dict[str, Any]) -> Answer:
+    def flow(message: Asked) -> Answer:
         handled.append(message)
         return bench.plan()
 
     def talk() -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(10)
-            client.connect(str(shim.OPERATIONS / ID))
+            client.connect(str(rendezvous.OPERATIONS / ID))
             try:
                 client.sendall(sent)
                 if sent.endswith(b"}"):
@@ -425,7 +429,7 @@ def test_what_no_shim_says(bench: Bench, sent: bytes) -> None:
                 answers.append(b"")
 
     answers: list[bytes] = []
-    with operation(ID) as waiting:
+    with channel.opened(ID) as waiting:
         talking = threading.Thread(target=talk)
         talking.start()
         wait = ["sh", "-c", f'while [ ! -e "{bench.root}/go" ]; do sleep 0.01; done; exec "$@"', "sh"]
@@ -444,19 +448,19 @@ def test_what_no_shim_says(bench: Bench, sent: bytes) -> None:
 
 
 def test_the_socket_is_roots_alone_and_goes_with_the_operation(bench: Bench) -> None:
-    path = shim.OPERATIONS / ID
+    path = rendezvous.OPERATIONS / ID
     path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    with operation(ID):
+    with channel.opened(ID):
         assert path.is_socket()
         assert path.stat().st_mode & 0o777 == 0o600
     assert not path.exists()
     shutil.rmtree(path.parent.parent)
-    with operation(ID):
+    with channel.opened(ID):
         assert path.parent.stat().st_mode & 0o777 == 0o700
         assert path.parent.parent.stat().st_mode & 0o777 == 0o700
     path.parent.rmdir()
     path.parent.write_text("in the way")
-    with pytest.raises(OcickptError), operation(ID):
+    with pytest.raises(OcickptError), channel.opened(ID):
         pass

@@ -82,7 +82,7 @@ def test_a_users_program_is_checked_against_it(python: Path, tmp_path: Path) -> 
 
 
 def test_importing_it_costs_less_than_15_ms(python: Path) -> None:
-    """Of the interpreter's own accounting, so that a busy machine counts for little: microseconds, the module's own sum."""
+    """By the interpreter's own accounting, so that a busy machine counts for little."""
     taken = []
     for _ in range(5):
         done = subprocess.run(

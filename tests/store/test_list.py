@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import names
-from ocickpt.errors import AuthError, RegistryError, UsageError
-from ocickpt import artifact
-from ocickpt.library import catalog
+from ocickpt import artifact, names
 from ocickpt.artifact import publishing
+from ocickpt.errors import AuthError, RegistryError, UsageError
+from ocickpt.library import catalog
 from ocickpt.library.catalog import Listed, list_checkpoints
 from ocickpt.model import Descriptor, Manifest, Silent, digest_of
 from ocickpt.store import Store, open_store

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ocickpt.errors import IntegrityError, UnsupportedError
-from ocickpt.gate import deleted_files
+from ocickpt.gate import deleted_files, verification
 from ocickpt.gate.remaps import check_remaps
 from ocickpt.model import Entry, FileType, Kind
 
@@ -54,7 +54,12 @@ def allow(images: Images, is_symlink: Callable[[str, str], bool]) -> None:
 
 def test_every_directory_on_the_way_is_asked_for() -> None:
     asked: list[tuple[str, str]] = []
-    allow(Images("/srv/a/b/c"), lambda *where: bool(asked.append(where)))
+
+    def is_symlink(mount: str, path: str) -> bool:
+        asked.append((mount, path))
+        return False
+
+    allow(Images("/srv/a/b/c"), is_symlink)
     assert sorted(asked) == [("/", "srv"), ("/", "srv/a"), ("/", "srv/a/b")]
 
 
@@ -90,7 +95,7 @@ class Rebuilder:
 
 
 def found_in(monkeypatch: pytest.MonkeyPatch, images: Images) -> None:
-    monkeypatch.setattr(deleted_files.verification, "of", lambda _rebuilder: images)
+    monkeypatch.setattr(verification, "of", lambda _rebuilder: images)
 
 
 @pytest.fixture

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from ocickpt import config, libraries
-from ocickpt.engine import criu, host
+from ocickpt.engine import host
+from ocickpt.engine.criu import configuration
+from ocickpt.engine.runtime import table
 from ocickpt.errors import StorageError
-from ocickpt.hostsetup import doctor, setup
-from ocickpt.operations import pending
+from ocickpt.hostsetup import doctor
 from ocickpt.hostsetup.doctor import Check
+from ocickpt.operations import launcher, pending
 from ocickpt.operations.pending import Left
 
 Facts = Callable[..., None]
@@ -29,7 +31,7 @@ GOOD: dict[str, Any] = {
     "skopeo_version": lambda: "1.18.0",
     "runtime_version": lambda _: "1.28",
     "runtime_checkpoints": lambda _: True,
-    "runtime_path": lambda name: str(setup.LAUNCHERS / name),
+    "runtime_path": lambda name: str(launcher.LAUNCHERS / name),
     "program": lambda name: f"/usr/bin/{name}",
     "cgroup": lambda: "v2",
     "v1_hierarchies": lambda: (),
@@ -49,7 +51,9 @@ def facts(monkeypatch: pytest.MonkeyPatch) -> Facts:
     change(**GOOD)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(pending, "left", list)
-    monkeypatch.setattr(setup, "states", lambda: [setup.State(name, f"/usr/bin/{name}", "") for name in host.RUNTIMES])
+    monkeypatch.setattr(
+        launcher, "states", lambda: [launcher.State(name, f"/usr/bin/{name}", "") for name in table.NAMES]
+    )
     return change
 
 
@@ -173,7 +177,7 @@ def test_libraries(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_old_cgroups_beside_the_new(facts: Facts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(criu, "CONFIGURATION", tmp_path)
+    monkeypatch.setattr(configuration, "CONFIGURATION", tmp_path)
     facts(v1_hierarchies=("name=systemd", "cpu"))
     found = check("cgroups")
     assert found.state == "warning"
@@ -211,8 +215,8 @@ def test_the_local_store(facts: Facts, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def test_a_shim_that_is_not_set_up(facts: Facts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(setup, "DROP_IN", tmp_path / "50.conf")
-    monkeypatch.setattr(setup, "states", lambda: [setup.State("runc", "", "there is no launcher")])
+    monkeypatch.setattr(launcher, "DROP_IN", tmp_path / "50.conf")
+    monkeypatch.setattr(launcher, "states", lambda: [launcher.State("runc", "", "there is no launcher")])
     found = check("runtime shim")
     assert (found.state, found.found) == ("warning", "not set up")
     (tmp_path / "50.conf").touch()
@@ -220,16 +224,16 @@ def test_a_shim_that_is_not_set_up(facts: Facts, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_shim_that_does_not_work(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(setup, "states", lambda: [setup.State("runc", "/usr/bin/runc", "it wants a python")])
+    monkeypatch.setattr(launcher, "states", lambda: [launcher.State("runc", "/usr/bin/runc", "it wants a python")])
     assert check("shim of runc") == Check("shim of runc", "warning", "it wants a python", "run `ocickpt setup` again")
-    monkeypatch.setattr(setup, "states", lambda: [setup.State("runc", "/usr/bin/runc", "")])
+    monkeypatch.setattr(launcher, "states", lambda: [launcher.State("runc", "/usr/bin/runc", "")])
     facts(runtime_path="/usr/bin/runc")
     assert check("shim of runc").found == "podman runs /usr/bin/runc instead"
 
 
 def test_a_runtime_that_is_not_there_needs_no_shim(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
-    states = [setup.State("runc", "", "there is no launcher"), setup.State("crun", "/usr/bin/crun", "")]
-    monkeypatch.setattr(setup, "states", lambda: states)
+    states = [launcher.State("runc", "", "there is no launcher"), launcher.State("crun", "/usr/bin/crun", "")]
+    monkeypatch.setattr(launcher, "states", lambda: states)
     facts(program=lambda name: "" if name == "runc" else f"/usr/bin/{name}")
     assert check("shim of crun").state == "ok"
     assert "shim of runc" not in [each.name for each in doctor.examine()]

@@ -10,16 +10,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from ocickpt import guard, proc
+from ocickpt import proc, rendezvous
 from ocickpt.lazy.helpers import Helpers
 
-PLAN = {"reference": "oci:/nowhere", "authfile": "", "tls_verify": None, "patience": 0.1, "wide": True}
+if TYPE_CHECKING:
+    from ocickpt.rendezvous import Reading
+
+PLAN: Reading = {"reference": "oci:/nowhere", "authfile": "", "tls_verify": None, "patience": 0.1, "wide": True}
 STARTER = """
 import sys, time
-from ocickpt.flows.helpers import Helpers
+from ocickpt.lazy.helpers import Helpers
 helpers = Helpers(sys.argv[1])
 print(helpers.pid, flush=True)
 time.sleep(60)
@@ -31,7 +35,7 @@ def name() -> Iterator[str]:
     made = secrets.token_hex(16)
     yield made
     assert not proc.running(made)
-    assert not (guard.STATES / f"{made}.json").exists()
+    assert not (rendezvous.LAZY / f"{made}.json").exists()
 
 
 def wait_for(processes: int, name: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ocickpt.engine import host
+from ocickpt.engine.runtime import table
 from ocickpt.versions import numbers
 
 Programs = dict[str, str]
@@ -207,7 +208,7 @@ def test_a_lab_host() -> None:
     found = host.facts()
     assert numbers(found.criu)[:2] == (4, 2)
     assert numbers(host.podman_version())[0] == 5
-    assert all(numbers(host.runtime_version(name)) for name in host.RUNTIMES)
+    assert all(numbers(host.runtime_version(name)) for name in table.NAMES)
     assert (found.cgroup, found.distribution) == ("v2", "debian 13")
     assert found.cpu_features
     assert host.pycriu_version() == found.criu

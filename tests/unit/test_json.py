@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ocickpt.description import Description
 from ocickpt.errors import AuthError, IntegrityError, OcickptError
-from ocickpt.operations import journal
 from ocickpt.model import Manifest, digest_of, parse_json
+from ocickpt.operations import journal
 from ocickpt.store import credentials
 from ocickpt.store.auth import Authenticator
 from ocickpt.store.base import describe_manifest
@@ -154,7 +154,7 @@ def test_credential_files(tmp_path: Path, member: str, value: bytes) -> None:
 
 # Journals are our own files, and yet may have been damaged.
 
-RECORD = journal.Record("checkpoint", "k", "c" * 64, "web", "web:1")
+RECORD = journal.Checkpoint(key="k", container="c" * 64, name="web", reference="web:1")
 
 
 @pytest.fixture
@@ -172,7 +172,8 @@ def test_journals(journals: Path, member: str, value: bytes) -> None:
     path.write_bytes(json.dumps({**before, member: "HERE"}).encode().replace(b'"HERE"', value))
     for record in journal.records():
         assert type(getattr(record, member)) is type(getattr(RECORD, member))
-        record.podman_runs()
+        assert isinstance(record, journal.Checkpoint)
+        journal.podman_runs(record)
     journal.unreadable()
     for each in journal.orphans():
         each.leave()

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from ocickpt import guard, proc, processes, shim
-from ocickpt.description import HostInfo
+from ocickpt import artifact, proc, processes, push, rendezvous
+from ocickpt.description import HostInfo, Origin
 from ocickpt.engine import podman
+from ocickpt.engine.container import Container
 from ocickpt.engine.podman import roots
 from ocickpt.errors import BusyError, NotFoundError, OcickptError, StorageError, UsageError
-from ocickpt import artifact
-from ocickpt.library import catalog
-from ocickpt.operations import journal, pending, recovery
-from ocickpt.restoration import outcome
-from ocickpt.lazy import following
-from ocickpt.artifact.origin import Origin
 from ocickpt.hostsetup.doctor import Check, _journals
-from ocickpt.operations.journal import CHECKPOINT, INTERCEPT, RESTORE, STEPS, UNPUBLISHED, Journal, Record
-from ocickpt.library.push import push
+from ocickpt.lazy import following, states
+from ocickpt.library import catalog
 from ocickpt.model import Silent
-from ocickpt.shim import CAPTURED, EXPORT
+from ocickpt.operations import journal, pending, recovery
+from ocickpt.operations.journal import UNPUBLISHED, Checkpoint, Intercept, Journal, Restore
+from ocickpt.rendezvous import CAPTURED, EXPORT
+from ocickpt.restoration import outcome
 from ocickpt.store import Access, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
-from tests.unit.test_flows_archive import _pycriu, whole, written
+from tests.unit.test_podman_archive import _pycriu, whole, written
 
 ID, OTHER, KEY = "c1" * 32, "e7" * 32, "0f" * 16
 __all__ = ["_pycriu"]
@@ -40,28 +37,38 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     graph = tmp_path / "graph"
     monkeypatch.setattr(podman, "container_or_none", lambda _name: None)
     monkeypatch.setattr(roots, "roots", lambda: podman.Roots(graph, graph / "volumes", (graph,)))
-    monkeypatch.setattr(guard, "STATES", tmp_path / "lazy")
-    monkeypatch.setattr(shim, "OPERATIONS", tmp_path / "op")
+    monkeypatch.setattr(rendezvous, "LAZY", tmp_path / "lazy")
+    monkeypatch.setattr(rendezvous, "OPERATIONS", tmp_path / "op")
     LocalStore().close()
     return graph
 
 
 def dump(
-    tmp_path: Path, verb: str = CHECKPOINT, step: str = "dumped", container: str = ID, ref: str = "", key: str = ""
+    tmp_path: Path,
+    kind: type[Checkpoint] | type[Intercept] = Checkpoint,
+    step: str = "dumped",
+    container: str = ID,
+    ref: str = "",
 ) -> Path:
     """What a process that died at `step` has left: its journal, and its work directory, which is given back."""
-    key = key or (container if verb == CHECKPOINT else KEY)
+    key = container if kind is Checkpoint else KEY
     work = tmp_path / "graph" / "ocickpt" / key
     work.mkdir(parents=True)
     written(work / EXPORT, whole(tmp_path))
-    if verb == INTERCEPT:
+    if kind is Intercept:
         (work / CAPTURED).touch()
     ref = ref or f"oci:{tmp_path / 'layout'}:x"
-    origin = asdict(Origin(HostInfo("arm64", "6.1", "v2", ("asimd",), 4096, "debian 13"), "5.0", "1.2", "4.2"))
-    record = Record(
-        verb, key, container, "web", ref, work=str(work), image_path=str(tmp_path / "gone"), origin=origin
-    )  # fmt: skip
-    held = Journal.begin(record)
+    origin = Origin(HostInfo("arm64", "6.1", "v2", ("asimd",), 4096, "debian 13"), "5.0", "1.2", "4.2")
+    record = kind(
+        key=key,
+        container=container,
+        name="web",
+        reference=ref,
+        work=str(work),
+        image_path=str(tmp_path / "gone"),
+        origin=origin,
+    )
+    held: Journal[Checkpoint | Intercept] = Journal.begin(record)
     held.step(step)
     held.leave()
     return work
@@ -89,7 +96,7 @@ def findings() -> list[Check]:
 def test_a_dump_whose_container_is_gone_is_published(tmp_path: Path, source: str, tag: str | None) -> None:
     work = dump(tmp_path)
     layout = tmp_path / "layout"
-    published = push(source, f"oci:{layout}:{tag}" if tag else None, Access(), Silent())
+    published = push(source, f"oci:{layout}:{tag}" if tag else None)
     assert checkpoints(layout) == [tag or "x"]
     with closing(open_store(Reference.parse(published.reference), Access())) as store:
         told = artifact.load(store, Reference.parse(published.reference)).description
@@ -123,10 +130,10 @@ def test_a_push_that_fails_keeps_it(tmp_path: Path) -> None:
     work = dump(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(OcickptError):
-        push("web", f"oci:{tmp_path / 'file'}:x", Access(), Silent())
+        push("web", f"oci:{tmp_path / 'file'}:x")
     assert (work / EXPORT).exists()
     assert journal.records()[0].reference == f"oci:{tmp_path / 'layout'}:x"
-    push("web", None, Access(), Silent())
+    push("web", None)
     assert left() == []
 
 
@@ -141,7 +148,7 @@ def test_two_of_the_same_name(tmp_path: Path, verb: str) -> None:
 
     def end(source: str) -> object:
         if verb == "push":
-            return push(source, None, Access(), Silent())
+            return push(source, None)
         return catalog.remove(source, Access(), Silent())
 
     with pytest.raises(UsageError, match="several containers called 'web'") as refused:
@@ -154,9 +161,9 @@ def test_two_of_the_same_name(tmp_path: Path, verb: str) -> None:
     assert checkpoints(tmp_path / "layout") == (["x", "z"] if verb == "push" else [])
 
 
-@pytest.mark.parametrize("step", [*STEPS[INTERCEPT]])
+@pytest.mark.parametrize("step", Intercept.steps)
 def test_one_that_podman_made(tmp_path: Path, step: str) -> None:
-    work = dump(tmp_path, INTERCEPT, step)
+    work = dump(tmp_path, Intercept, step)
     catalog.remove("web", Access(), Silent())
     assert not work.parent.exists()
     assert left() == []
@@ -164,7 +171,7 @@ def test_one_that_podman_made(tmp_path: Path, step: str) -> None:
 
 @pytest.mark.parametrize("by", ["name", "container"])
 def test_one_that_podman_made_and_that_is_in_the_local_store(tmp_path: Path, by: str) -> None:
-    dump(tmp_path, INTERCEPT)
+    dump(tmp_path, Intercept)
     before = catalog.list_checkpoints(None, Access())
     recovery.recover(Silent())
     (shown,) = catalog.list_checkpoints(None, Access())
@@ -185,14 +192,14 @@ def test_one_that_the_local_store_cannot_take(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise StorageError("no space left")
 
-    dump(tmp_path, INTERCEPT)
+    dump(tmp_path, Intercept)
     monkeypatch.setattr(unpublished, "keep", full)
-    push("web", None, Access(), Silent())
+    push("web", None)
     assert checkpoints(tmp_path / "layout") == ["x"]
     assert left() == []
 
 
-@pytest.mark.parametrize("step", [each for each in STEPS[CHECKPOINT] if each != "dumped"])
+@pytest.mark.parametrize("step", [each for each in Checkpoint.steps if each != "dumped"])
 def test_a_checkpoint_that_cannot_be_put_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """podman fails whenever it is asked; the container is left as it is."""
 
@@ -218,7 +225,7 @@ def test_what_somebody_is_at_work_on(tmp_path: Path) -> None:
     (shown,) = catalog.list_checkpoints(None, Access())
     assert shown.state.startswith("being published as")
     assert findings() == []
-    for end in (lambda: push("web", None, Access(), Silent()), lambda: catalog.remove("web", Access(), Silent())):
+    for end in (lambda: push("web", None), lambda: catalog.remove("web", Access(), Silent())):
         with pytest.raises(BusyError, match="somebody is at work on the checkpoint of container 'web'"):
             end()
     held.leave()
@@ -249,7 +256,7 @@ def test_what_is_not_here_is_looked_for_in_stores(tmp_path: Path) -> None:
 def running(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A container that podman restored, and what is done to it."""
     done: list[str] = []
-    container = podman.Container.__new__(podman.Container)
+    container = Container.__new__(Container)
     for name, value in {
         "id": ID,
         "name": "web",
@@ -260,7 +267,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         object.__setattr__(container, name, value)
     monkeypatch.setattr(podman, "container_or_none", lambda _name: container)
 
-    def ended(how: str, its: Journal) -> None:
+    def ended(how: str, its: Journal[Restore]) -> None:
         done.append(how)
         outcome._forget(its)
 
@@ -270,7 +277,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(outcome, "take_back", lambda its: ended("taken back", its))
     monkeypatch.setattr(outcome, "end", lambda its, _running: ended("ended", its))
-    monkeypatch.setattr(podman.Container, "running", property(lambda _self: None), raising=False)
+    monkeypatch.setattr(Container, "running", property(lambda _self: None), raising=False)
     monkeypatch.setattr(podman, "existing", lambda names: names)
     monkeypatch.setattr(proc, "run", run)
     return done
@@ -281,8 +288,17 @@ def restore(tmp_path: Path, step: str, *told: str) -> Path:
     work.mkdir(parents=True)
     for name in told:
         (work / name).write_text("x")
-    record = Record(RESTORE, KEY, ID, "web", "reg:5000/web:1", work=str(work), created_by=("x",))
-    held = Journal.begin(replace(record, guard_pid=os.getpid(), guard_start=1))
+    record = Restore(
+        key=KEY,
+        container=ID,
+        name="web",
+        reference="reg:5000/web:1",
+        work=str(work),
+        created_by=("x",),
+        guard_pid=os.getpid(),
+        guard_start=1,
+    )
+    held = Journal.begin(record)
     held.step(step)
     held.leave()
     return work
@@ -292,12 +308,12 @@ def restore(tmp_path: Path, step: str, *told: str) -> Path:
     ("step", "told", "end"),
     [
         ("guarded", (), "taken back"),
-        ("unverified", (guard.COMPLETE,), "taken back"),  # whether it is confined cannot be told any more
+        ("unverified", (rendezvous.COMPLETE,), "taken back"),  # whether it is confined cannot be told any more
         ("running", (), "taken back"),
         ("lazy", (), "taken back"),
-        ("running", (guard.COMPLETE,), "ended"),
-        ("lazy", (guard.CONTAINER, guard.COMPLETE), "ended"),
-        ("lazy", (guard.CONTAINER,), "ended"),
+        ("running", (rendezvous.COMPLETE,), "ended"),
+        ("lazy", (rendezvous.CONTAINER, rendezvous.COMPLETE), "ended"),
+        ("lazy", (rendezvous.CONTAINER,), "ended"),
     ],
 )
 def test_a_lazy_restore_whose_helpers_are_dead(
@@ -313,12 +329,19 @@ def test_a_lazy_restore_whose_helpers_are_dead(
 @pytest.mark.parametrize("kill", [[], ["runc", "kill", ID, "KILL"]])
 def test_a_container_whose_memory_nobody_brings_is_killed(tmp_path: Path, running: list[str], kill: list[str]) -> None:
     """Be it restored by `ocickpt restore`, or on its start, of which there is no journal."""
-    here, gone = [os.getpid(), processes.start_time(os.getpid())], [os.getpid(), 1]
-    told = {"container": ID, "name": "web", "state": "running", "kill": kill, "work": str(tmp_path), "helpers": KEY}
-    guard.begin_state(KEY, **told, guard=gone, process=here)
-    guard.begin_state("ended", **told, guard=gone, process=gone)
-    guard.begin_state("well", **told, guard=here, process=here)
-    assert sorted(each.state for each in following.following()) == ["failed", "failed", "running"]
+    here, gone = (os.getpid(), processes.start_time(os.getpid()) or 0), (os.getpid(), 1)
+    told: states.State = {
+        "container": ID,
+        "name": "web",
+        "state": "running",
+        "kill": kill,
+        "work": str(tmp_path),
+        "helpers": KEY,
+    }
+    states.begin(KEY, {**told, "guard": gone, "process": here})
+    states.begin("ended", {**told, "guard": gone, "process": gone})
+    states.begin("well", {**told, "guard": here, "process": here})
+    assert sorted(each.state for each in following.following(lambda _: True)) == ["failed", "failed", "running"]
     recovery.recover(Silent())
     assert running == [" ".join(kill) or f"podman kill --signal KILL {ID}"]
-    assert [guard.state_of(each)["state"] for each in (KEY, "ended", "well")] == ["failed", "failed", "running"]
+    assert [states.read(each)["state"] for each in (KEY, "ended", "well")] == ["failed", "failed", "running"]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt.engine.files.archivewriter import tree_tar
 from ocickpt import artifact
 from ocickpt.artifact.rebuild import Rebuilder
+from ocickpt.engine.files.archivewriter import tree_tar
 from ocickpt.log import Logged
 from ocickpt.model import Content, Entry, FileType, Kind, Silent
 from ocickpt.store import open_store
 from ocickpt.store.reference import Reference
-from tests.unit.test_flows_archive import _pycriu, checkpoint, needs_root, sent, written
+from tests.unit.test_podman_archive import _pycriu, checkpoint, needs_root, sent, written
 
 fake_pycriu = _pycriu
 

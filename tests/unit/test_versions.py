@@ -10,11 +10,11 @@ import pytest
 from ocickpt.description import Criu
 from ocickpt.errors import IncompatibleError
 from ocickpt.lazy import attach
-from ocickpt.restoration import preflight
 from ocickpt.memory import page_protocol
+from ocickpt.restoration import preflight
 from ocickpt.versions import numbers
 from tests.unit.test_description import FULL
-from tests.unit.test_flows_preflight import HERE, _here
+from tests.unit.test_preflight import HERE, _here
 
 on_this_host = _here
 # What is to come counts as what it will be: it has the features, and writes what that will write.

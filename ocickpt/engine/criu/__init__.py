@@ -1,6 +1,6 @@
 """CRIU: its images, its log, its configuration, the files in which it leaves memory."""
 
-from ocickpt.engine.criu.configuration import CONFIGURATION, ignores_cgroups
+from ocickpt.engine.criu.configuration import ignores_cgroups
 from ocickpt.engine.criu.images import (
     architecture,
     images_lsm,
@@ -13,7 +13,6 @@ from ocickpt.engine.criu.images import (
 from ocickpt.engine.criu.logs import log_errors
 
 __all__ = [
-    "CONFIGURATION",
     "architecture",
     "ignores_cgroups",
     "images_lsm",

@@ -7,6 +7,11 @@ from pathlib import Path
 CONFIGURATION = Path("/etc/criu")
 
 
+def place(runtime: str) -> Path:
+    """The file that says it."""
+    return CONFIGURATION / f"{runtime}.conf"
+
+
 def ignores_cgroups(runtime: str) -> bool:
     """Whether this host has CRIU leave cgroups alone for a runtime: then it moves no task and sets no property."""
     return "manage-cgroups=ignore" in read(runtime)
@@ -15,6 +20,6 @@ def ignores_cgroups(runtime: str) -> bool:
 def read(runtime: str) -> list[str]:
     """The words of what this host has CRIU do for a runtime (``/etc/criu/runc.conf``); none without that file."""
     try:
-        return (CONFIGURATION / f"{runtime}.conf").read_text("utf-8", "replace").split()
+        return place(runtime).read_text("utf-8", "replace").split()
     except OSError:
         return []

@@ -110,9 +110,9 @@ def test_what_is_not_podmans(tmp_path: Path) -> None:
 
 def test_one_it_does_not_know(tmp_path: Path) -> None:
     made = bundle(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "db.sql")) as database:
-        database.execute("UPDATE ContainerConfig SET ID = 'other'")
-        database.commit()
+    with closing(sqlite3.connect(tmp_path / "db.sql")) as connection:
+        connection.execute("UPDATE ContainerConfig SET ID = 'other'")
+        connection.commit()
     with pytest.raises(UnsupportedError, match="knows no container"):
         database.read(made)
 

@@ -14,19 +14,16 @@ from typing import Any
 
 import pytest
 
-from ocickpt import names, schema
+from ocickpt import artifact, names, pull, push, schema
+from ocickpt.artifact.parts import Parts
+from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Criu, Engine, HostInfo, Runtime
 from ocickpt.engine import host
 from ocickpt.engine.files.archive import ArchiveWriter, members, nested, tree_contents, tree_tar
 from ocickpt.errors import ExistsError, IntegrityError, NotFoundError, OcickptError, UnsupportedError, UsageError
-from ocickpt import artifact
-from ocickpt.library import catalog
+from ocickpt.exchange import podman_archive
 from ocickpt.gate import verification
-from ocickpt.library import pull as pulling
-from ocickpt.artifact.parts import Contents
-from ocickpt.library.pull import pull
-from ocickpt.library.push import push
-from ocickpt.artifact.rebuild import Rebuilder
+from ocickpt.library import catalog
 from ocickpt.memory.pagemap import PE_PRESENT, PageMap
 from ocickpt.model import Content, Entry, FileType, Kind, Run, Silent
 from ocickpt.store import Access, open_store
@@ -59,7 +56,7 @@ def _pycriu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycriu", module)
     # The rest of CRIU's images is noise here, and the image is on no host: what is looked at is what comes back.
     monkeypatch.setattr(verification, "verify", lambda *_: None)
-    monkeypatch.setattr(pulling, "_layers", lambda _: (Path("/nonexistent"),))
+    monkeypatch.setattr(podman_archive, "_layers", lambda _: (Path("/nonexistent"),))
 
 
 def checkpoint() -> Files:
@@ -149,7 +146,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def sent(path: Path, tmp_path: Path, tag: str = "x") -> str:
     ref = f"oci:{tmp_path / 'layout'}:{tag}"
-    push(str(path), ref, Access(), Silent())
+    push(str(path), ref)
     return ref
 
 
@@ -158,7 +155,7 @@ def test_there_and_back(tmp_path: Path, compression: str) -> None:
     files = whole(tmp_path)
     files["deleted.files"] = json.dumps(["/etc/issue", "/usr/share/gone"]).encode()
     ref = sent(written(tmp_path / "in.tar", files, compression), tmp_path)
-    pulled = pull(ref, tmp_path / "out.tar", True, Access(), Silent())
+    pulled = pull(ref, output=tmp_path / "out.tar", host_access=True)
     assert pulled.path == str(tmp_path / "out.tar")
     before, after = read(tmp_path / "in.tar"), read(tmp_path / "out.tar")
     assert set(after) == set(before)
@@ -223,28 +220,28 @@ def test_the_same_archive_makes_the_same_packs(tmp_path: Path) -> None:
     for number, compression in enumerate(("none", "zstd")):
         path = written(tmp_path / f"{number}.tar", files, compression)
         ref = f"oci:{tmp_path / str(number)}:x"
-        push(str(path), ref, Access(), Silent())
+        push(str(path), ref)
         layers.append(catalog.inspect(ref, Access()).manifest.layers)
     assert layers[0] == layers[1]
 
 
 def test_the_next_one_builds_upon_it(tmp_path: Path) -> None:
     path = written(tmp_path / "in.tar", whole(tmp_path))
-    first = push(str(path), f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
-    second = push(str(path), f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+    first = push(str(path), f"oci:{tmp_path / 'layout'}:x")
+    second = push(str(path), f"oci:{tmp_path / 'layout'}:x")
     assert first.present == 0
     assert second.present > 0
     assert catalog.inspect(second.reference, Access()).description.parent == first.digest
-    pull(f"oci:{tmp_path / 'layout'}:x", tmp_path / "out.tar", True, Access(), Silent())
+    pull(f"oci:{tmp_path / 'layout'}:x", output=tmp_path / "out.tar", host_access=True)
     assert read(tmp_path / "out.tar")["checkpoint/pages-7.img"] == MEMORY
 
 
 def test_through_the_local_store(tmp_path: Path) -> None:
-    pushed = push(str(written(tmp_path / "in.tar", whole(tmp_path))), "web:1", Access(), Silent())
-    away = push("web:1", f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+    pushed = push(str(written(tmp_path / "in.tar", whole(tmp_path))), "web:1")
+    away = push("web:1", f"oci:{tmp_path / 'layout'}:x")
     assert away.digest == pushed.digest
     assert [each.name for each in catalog.list_checkpoints(None, Access())] == ["web:1"]
-    pulled = pull(f"oci:{tmp_path / 'layout'}:x", None, False, Access(), Silent())
+    pulled = pull(f"oci:{tmp_path / 'layout'}:x")
     assert pulled.reference == "layout:x"
     assert {each.name for each in catalog.list_checkpoints(None, Access())} == {"web:1", "layout:x"}
     assert catalog.remove("web:1", Access(), Silent()).freed == 0
@@ -287,7 +284,7 @@ def test_what_the_shim_set_aside(tmp_path: Path) -> None:
     (upper / "file").write_text("changed")
     os.mknod(upper / "gone", 0o020000, os.makedev(0, 0))
     (aside / "volumes" / "data" / "kept").write_text("volume")
-    contents = list(Contents(written(tmp_path / "export.tar", files), aside, [str(lower), str(tmp_path / "no")]))
+    contents = list(Parts(written(tmp_path / "export.tar", files), aside, [str(lower), str(tmp_path / "no")]))
     rootfs = {(each.entry.type, each.entry.path) for each in contents if each.entry.kind is Kind.ROOTFS}
     assert rootfs == {
         (FileType.DIRECTORY, "."),
@@ -316,7 +313,7 @@ def test_memory_that_criu_takes_for_a_stack_may_follow(tmp_path: Path) -> None:
     unmarked = image(*(new(*entry, PE_PRESENT) for entry in entries))
     for pagemap, lazy in ((unmarked, 2 * PAGE), (checkpoint()["checkpoint/pagemap-1.img"], 5 * PAGE)):
         files = mappings | checkpoint() | {"checkpoint/pagemap-1.img": pagemap}
-        contents = Contents(written(tmp_path / "export.tar", files))
+        contents = Parts(written(tmp_path / "export.tar", files))
         path, regular = "checkpoint/pagemap-1.img", FileType.REGULAR
         (found,) = (each for each in contents if (each.entry.path, each.entry.type) == (path, regular))
         assert found.open
@@ -387,13 +384,13 @@ def test_a_truncated_archive_is_not_pushed(tmp_path: Path, share: float, compres
 def test_what_a_push_needs(tmp_path: Path) -> None:
     path = written(tmp_path / "in.tar", checkpoint())
     with pytest.raises(UsageError, match="digest"):
-        push(str(path), f"oci:{tmp_path / 'layout'}@sha256:{'0' * 64}", Access(), Silent())
+        push(str(path), f"oci:{tmp_path / 'layout'}@sha256:{'0' * 64}")
     with pytest.raises(NotFoundError, match="no file"):
-        push(str(tmp_path / "none.tar"), f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+        push(str(tmp_path / "none.tar"), f"oci:{tmp_path / 'layout'}:x")
     with pytest.raises(NotFoundError):
-        push("none:1", f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+        push("none:1", f"oci:{tmp_path / 'layout'}:x")
     with pytest.raises(OcickptError):
-        push(str(tmp_path), f"oci:{tmp_path / 'layout'}:x", Access(), Silent())
+        push(str(tmp_path), f"oci:{tmp_path / 'layout'}:x")
 
 
 def test_what_a_pull_leaves_alone(tmp_path: Path) -> None:
@@ -401,7 +398,7 @@ def test_what_a_pull_leaves_alone(tmp_path: Path) -> None:
     out = tmp_path / "out.tar"
     out.write_text("mine")
     with pytest.raises(ExistsError):
-        pull(ref, out, True, Access(), Silent())
+        pull(ref, output=out, host_access=True)
     assert out.read_text() == "mine"
     out.unlink()
     # The pack with the memory is damaged: no file appears, and nothing is left beside it.
@@ -413,13 +410,13 @@ def test_what_a_pull_leaves_alone(tmp_path: Path) -> None:
     pack.write_bytes(data)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(IntegrityError):
-        pull(ref, out, True, Access(), Silent())
+        pull(ref, output=out, host_access=True)
     with pytest.raises(NotFoundError):
-        pull(f"oci:{tmp_path / 'layout'}:none", out, True, Access(), Silent())
+        pull(f"oci:{tmp_path / 'layout'}:none", output=out, host_access=True)
     assert sorted(tmp_path.iterdir()) == before
 
 
-def _iterated(contents: Contents) -> Iterator[Content]:
+def _iterated(contents: Parts) -> Iterator[Content]:
     """Contents can be read while they are iterated only."""
     for content in contents:
         if content.open:
@@ -429,7 +426,7 @@ def _iterated(contents: Contents) -> Iterator[Content]:
 
 
 def test_contents_count_what_they_gave(tmp_path: Path) -> None:
-    contents = Contents(written(tmp_path / "in.tar", whole(tmp_path)))
+    contents = Parts(written(tmp_path / "in.tar", whole(tmp_path)))
     found = list(_iterated(contents))
     assert sum(contents.files.values()) == len(found)
     assert contents.files[Kind.VOLUME] == len(tree(Kind.VOLUME)) + 1

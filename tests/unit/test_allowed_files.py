@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt.engine.files import archive
-from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.artifact import allowed_files
 from ocickpt.artifact.rebuild import _rewritten
+from ocickpt.engine.files import archive
+from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.model import Content, Entry, FileType, Kind, Run
 
 

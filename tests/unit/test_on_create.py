@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from ocickpt import config, names
+from ocickpt import config, names, rendezvous
 from ocickpt.config import Config
 from ocickpt.engine.podman import storage
 from ocickpt.errors import IncompatibleError, NotFoundError, PrerequisiteError, UnsupportedError, UsageError
+from ocickpt.operations import workdir
 from ocickpt.restoration import bundle, on_create, policy
-from ocickpt.operations import channel
 from ocickpt.store import Access, Reference
 
 DIGEST = "sha256:" + "a" * 64
@@ -61,7 +61,7 @@ def test_what_is_fetched_meanwhile_has_an_end(tmp_path: Path, monkeypatch: pytes
         raise NotFoundError("there is none")
 
     monkeypatch.setattr(on_create, "open_source", opened)
-    monkeypatch.setattr(channel, "make_directory", lambda place: None)
+    monkeypatch.setattr(workdir, "make", lambda place: None)
     monkeypatch.setattr(policy, "pinned", lambda wanted, _: Reference.parse(wanted))
     (tmp_path / "config.json").write_text(json.dumps({"annotations": {names.ANNOTATION_RESTORE: "reg.example/web:1"}}))
     assert on_create.create(["/bin/true"], ["--bundle", str(tmp_path), "c1"]) == 1
@@ -114,7 +114,7 @@ def test_what_cannot_be_restored_like_this_is_said() -> None:
     bundle.check(changed("hooks", hooks), SPEC, "runc")
     with pytest.raises(UnsupportedError, match="no createRuntime hooks"):
         bundle.check(changed("hooks", hooks), SPEC, "crun")
-    bundle.check(changed("hooks", {"createRuntime": [{"path": f"/x/{bundle.OUR_HOOK}"}]}), SPEC, "crun")
+    bundle.check(changed("hooks", {"createRuntime": [{"path": f"/x/{rendezvous.HOOK}"}]}), SPEC, "crun")
 
 
 def test_only_what_is_allowed_and_pinned_is_restored() -> None:

@@ -75,10 +75,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_filter_for_what_exec_starts(state: Path) -> None:
-    crun.keep_filter("ctr", b"filter")
+    crun.Crun().keep_filter("ctr", b"filter")
     assert (state / crun.FILTER).read_bytes() == b"filter"
     assert [each.name for each in state.iterdir() if each.name.endswith(".new")] == []
-    crun.keep_filter("ctr", b"another")
+    crun.Crun().keep_filter("ctr", b"another")
     assert (state / crun.FILTER).read_bytes() == b"filter", "the runtime's own is not replaced"
     with pytest.raises(NotFoundError, match="other"):
-        crun.keep_filter("other", b"filter")
+        crun.Crun().keep_filter("other", b"filter")

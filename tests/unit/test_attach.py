@@ -6,22 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from ocickpt import guard
-from ocickpt.engine import podman
+from ocickpt import rendezvous
+from ocickpt.engine.container import Running
+from ocickpt.engine.runtime.base import Additions
 from ocickpt.errors import CommandError
 from ocickpt.lazy import attach
+from ocickpt.operations.journal import Journal, Restore
 from ocickpt.restoration import outcome
-from ocickpt.operations.journal import RESTORE, Journal, Record
 
 KEY = "ab" * 16
-RUNNING = podman.Running("c" * 64, "web", "runc", Path("/bundle"), 7, 8)
+RUNNING = Running("c" * 64, "web", "runc", Path("/bundle"), 7, 8)
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Record:
+def record(tmp_path: Path) -> Restore:
     work = tmp_path / KEY
     work.mkdir()
-    return Record(RESTORE, KEY, RUNNING.id, RUNNING.name, "reg:5000/web:1", work=str(work), guard_pid=1)
+    return Restore(
+        key=KEY,
+        container=RUNNING.id,
+        name=RUNNING.name,
+        reference="reg:5000/web:1",
+        work=str(work),
+        guard_pid=1,
+    )
 
 
 @pytest.fixture
@@ -31,26 +39,26 @@ def helpers(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     return state
 
 
-def test_what_there_is_to_say(record: Record, helpers: dict[str, bool]) -> None:
+def test_what_there_is_to_say(record: Restore, helpers: dict[str, bool]) -> None:
     work = Path(record.work)
     assert attach.failure(record) == ""
     helpers["alive"] = False
     assert attach.failure(record) == "what brings its memory was killed"
-    (work / guard.FAILED).write_text("the page server died")
+    (work / rendezvous.FAILED).write_text("the page server died")
     assert attach.failure(record) == "the page server died"
     helpers["alive"] = True
     assert attach.failure(record) == "the page server died"
-    (work / guard.COMPLETE).touch()
+    (work / rendezvous.COMPLETE).touch()
     assert attach.failure(record) == ""
-    (work / guard.COMPLETE).unlink()
-    for path in (work / guard.FAILED, work):
+    (work / rendezvous.COMPLETE).unlink()
+    for path in (work / rendezvous.FAILED, work):
         path.unlink() if path.is_file() else path.rmdir()
     assert attach.failure(record) == ""  # the guard was done, and has answered for it
 
 
 @pytest.mark.parametrize("when", ["before", "as it was told", "never"])
 def test_a_restore_whose_helpers_fail_at_its_very_end(
-    record: Record, helpers: dict[str, bool], monkeypatch: pytest.MonkeyPatch, when: str
+    record: Restore, helpers: dict[str, bool], monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     """The guard knew no container that it could have killed."""
     taken: list[str] = []
@@ -58,9 +66,9 @@ def test_a_restore_whose_helpers_fail_at_its_very_end(
     monkeypatch.setattr(outcome, "take_back", lambda journal: taken.append(journal.record.name))
     monkeypatch.setattr(outcome, "_forget", lambda _journal: taken.append("forgotten"))
 
-    def settle(_journal: Journal, _container: podman.Running) -> None:
+    def settle(_journal: Journal[Restore], _container: Running) -> None:
         if when == "as it was told":
-            (work / guard.FAILED).write_text("the page server died")
+            (work / rendezvous.FAILED).write_text("the page server died")
             helpers["alive"] = False
 
     monkeypatch.setattr(attach, "settle", settle)
@@ -83,13 +91,14 @@ def test_crun_is_told_by_its_environment_alone(tmp_path: Path) -> None:
     (bundle / "config.json").write_text('{"annotations": {"org.criu.config": "/etc/own.conf"}}')
     before = (bundle / "config.json").stat()
     told = attach.arm("crun", bundle, work, "")
-    configuration = Path(told["environment"]["CRIU_CONFIG_FILE"])
+    assert told.arguments == ()
+    configuration = Path(dict(told.environment)["CRIU_CONFIG_FILE"])
     assert configuration.parent == work
     assert configuration.read_text().split() == ["lazy-pages"]
     usual.write_text("ghost-limit 5")
     attach.arm("crun", bundle, work, str(usual))
     assert configuration.read_text().splitlines()[0] == "ghost-limit 5"
     assert "lazy-pages" in configuration.read_text().splitlines()
-    assert attach.arm("runc", bundle, work, "") == {"arguments": ["--lazy-pages"]}
+    assert attach.arm("runc", bundle, work, "") == Additions(arguments=("--lazy-pages",))
     assert (bundle / "config.json").stat() == before
-    assert sorted(each.name for each in bundle.iterdir()) == ["config.json", guard.SOCKET]
+    assert sorted(each.name for each in bundle.iterdir()) == ["config.json", rendezvous.SOCKET]

@@ -47,8 +47,9 @@ def test_what_a_command_leaves(tmp_path: Path, status: int) -> None:
 
 def test_what_is_left_is_not_ours_when_we_have_ended(tmp_path: Path) -> None:
     """Whoever called us waits for it, as if there had been nobody between."""
-    root = Path(calling.__file__).parents[1]
-    code = f"import sys; sys.path.insert(0, {str(root)!r}); from ocickpt import orphans; orphans.call(sys.argv[1:])"
+    root = Path(calling.__file__).parents[3]
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); from ocickpt.engine.runtime import calling;"
+    code += " calling.call(sys.argv[1:])"
     subprocess.run([sys.executable, "-c", code, "sh", "-c", f"sleep 300 & echo $! >{tmp_path}/pid"], check=True)
     pid = int((tmp_path / "pid").read_text())
     time.sleep(0.05)

@@ -12,8 +12,8 @@ import pytest
 
 from ocickpt.description import Criu, Description, Runtime
 from ocickpt.engine import host, podman
-from ocickpt.engine.podman import storage
 from ocickpt.engine.host import Host
+from ocickpt.engine.podman import storage
 from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import (
     ExistsError,
@@ -24,8 +24,9 @@ from ocickpt.errors import (
     UnsupportedError,
     UsageError,
 )
-from ocickpt.restoration import preflight, restore
 from ocickpt.model import Silent
+from ocickpt.restoration import preflight, restore
+from ocickpt.restoration.options import RestoreOptions
 from ocickpt.store import Access
 from tests.unit.test_description import FULL
 
@@ -134,7 +135,7 @@ def test_a_runtime_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whoever_is_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(PrerequisiteError) as raised:
-        restore.restore("web:1", restore.RestoreOptions(), Access(), Silent())
+        restore.restore("web:1", RestoreOptions(), Access(), Silent(), lambda: None)
     assert raised.value.hint == "run ocickpt as root"
 
 

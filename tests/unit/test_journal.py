@@ -14,23 +14,37 @@ import pytest
 from ocickpt import processes
 from ocickpt.errors import BusyError, StorageError
 from ocickpt.operations import journal
-from ocickpt.operations.journal import CHECKPOINT, RESTORE, Journal, Record
+from ocickpt.operations.journal import Checkpoint, Journal, Restore
 
 ROOT = Path(journal.__file__).parents[2]
 KEY, OTHER = "a1" * 32, "b2" * 16
 BEGIN = """
 import sys, time
 sys.path.insert(0, {root!r})
-from ocickpt.flows.journal import CHECKPOINT, Journal, Record
-made = Journal.begin(Record(CHECKPOINT, {key!r}, {key!r}, "web", "reg:5000/web:1", work="/w", lowers=("/1", "/2")))
+from ocickpt.operations.journal import Checkpoint, Journal
+made = Journal.begin(Checkpoint(
+    key={key!r}, container={key!r}, name="web", reference="reg:5000/web:1", work="/w", lowers=("/1", "/2")
+))
 made.step("podman", podman_pid=7)
 print("ready", flush=True)
 {then}
 """
 
 
-def record(verb: str = CHECKPOINT, key: str = KEY, name: str = "web", step: str = "begun") -> Record:
-    return Record(verb, key, key, name, "registry.example.com/web:1", step)
+def record(key: str = KEY, name: str = "web", podman: tuple[int, int] = (0, 0)) -> Checkpoint:
+    pid, start = podman
+    return Checkpoint(
+        key=key,
+        container=key,
+        name=name,
+        reference="registry.example.com/web:1",
+        podman_pid=pid,
+        podman_start=start,
+    )
+
+
+def restored() -> Restore:
+    return Restore(key=OTHER, container=OTHER, name="web", reference="registry.example.com/web:1")
 
 
 def process(then: str = "time.sleep(60)") -> subprocess.Popen[str]:
@@ -66,7 +80,7 @@ def test_a_journal_of_ours_is_nobodys_orphan() -> None:
     assert (made.record.step, made.record.podman_pid) == ("podman", 3)
     with pytest.raises(BusyError, match="another ocickpt is at work on container 'web'"):
         Journal.begin(record())
-    Journal.begin(record(RESTORE, OTHER)).close()
+    Journal.begin(restored()).close()
     made.close()
     assert files() == []
     assert journal.records() == []
@@ -84,8 +98,15 @@ def test_a_journal_of_another_process_is_left_alone() -> None:
         running.kill()
         running.communicate()
     (orphan,) = journal.orphans()
-    assert orphan.record == Record(
-        CHECKPOINT, KEY, KEY, "web", "reg:5000/web:1", "podman", work="/w", lowers=("/1", "/2"), podman_pid=7
+    assert orphan.record == Checkpoint(
+        key=KEY,
+        container=KEY,
+        name="web",
+        reference="reg:5000/web:1",
+        step="podman",
+        work="/w",
+        lowers=("/1", "/2"),
+        podman_pid=7,
     )
 
 
@@ -209,21 +230,19 @@ def test_failpoints(monkeypatch: pytest.MonkeyPatch, failpoint: str, step: str |
 
 
 def test_whether_podman_is_still_at_work() -> None:
-    assert not record().podman_runs()
+    assert not journal.podman_runs(record())
     with subprocess.Popen(["sleep", "60"]) as sleeping:
         begun = processes.start_time(sleeping.pid) or 0
-        working = Record(CHECKPOINT, KEY, KEY, "web", "x", podman_pid=sleeping.pid, podman_start=begun)
-        assert working.podman_runs()
+        working = record(podman=(sleeping.pid, begun))
+        assert journal.podman_runs(working)
         # The same pid, another process.
-        assert not Record(
-            CHECKPOINT, KEY, KEY, "web", "x", podman_pid=sleeping.pid, podman_start=begun - 1
-        ).podman_runs()
+        assert not journal.podman_runs(record(podman=(sleeping.pid, begun - 1)))
         sleeping.kill()
         for _ in range(500):
-            if not working.podman_runs():
+            if not journal.podman_runs(working):
                 break
             time.sleep(0.01)
-        assert not working.podman_runs(), "a zombie does nothing any more"
+        assert not journal.podman_runs(working), "a zombie does nothing any more"
 
 
 def test_a_place_that_is_taken() -> None:
@@ -233,7 +252,7 @@ def test_a_place_that_is_taken() -> None:
 
 
 def test_one_that_was_left_and_is_over_leaves_no_file() -> None:
-    made = Journal.begin(record(RESTORE, OTHER))
+    made = Journal.begin(restored())
     made.leave()
     made.close()
     assert files() == []

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ocickpt.engine.podman import defaults
 from ocickpt.engine import host
+from ocickpt.engine.podman import defaults
 from ocickpt.engine.podman.imported import Imported, import_config
 from ocickpt.errors import IntegrityError, OcickptError, PrerequisiteError, UnsupportedError
 

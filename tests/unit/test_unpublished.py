@@ -12,21 +12,23 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from ocickpt import guard, names
+import ocickpt
+from ocickpt import names, rendezvous
 from ocickpt.config import Config
+from ocickpt.description import Options
 from ocickpt.engine.podman import database
 from ocickpt.errors import IncompatibleError, NotFoundError, UnsupportedError, UsageError
+from ocickpt.lazy import following, states
 from ocickpt.library import catalog, push
+from ocickpt.model import Published, Silent
 from ocickpt.operations import journal, pending
+from ocickpt.operations.journal import UNPUBLISHED, Intercept, Journal
 from ocickpt.save import collect, unpublished
-from ocickpt.lazy import following
-from ocickpt.operations.journal import INTERCEPT, UNPUBLISHED, Journal, Record
-from ocickpt.model import Silent
-from ocickpt.shim import CAPTURED
 from ocickpt.store import Access
 from ocickpt.store.local import LocalStore
-from tests.unit.test_libpoddb import ID, bundle
+from tests.unit.test_podman_database import ID, bundle
 
 KEY = "0f" * 16
 NAME = f"web:{collect.stamp(int(KEY[:16], 16))}"
@@ -37,11 +39,15 @@ def _store() -> None:
     LocalStore().close()
 
 
+def made_by_podman(key: str, reference: str = "reg:5000/web:1") -> Intercept:
+    return Intercept(key=key, container=ID, name="web", reference=reference)
+
+
 def orphan(tmp_path: Path, step: str, **changes: object) -> Path:
     """A journal at `step`, left by a process that died; its work directory."""
     work = tmp_path / "graph" / "ocickpt" / KEY
     work.mkdir(parents=True)
-    record = Record(INTERCEPT, KEY, ID, "web", "reg:5000/web:1", work=str(work), image_path=str(tmp_path / "images"))
+    record = replace(made_by_podman(KEY), work=str(work), image_path=str(tmp_path / "images"))
     made = Journal.begin(record)
     made.step(step, **changes)
     made.leave()
@@ -63,10 +69,10 @@ def test_where_a_checkpoint_goes(tmp_path: Path) -> None:
 def test_what_cannot_be_published_leaves_nothing(tmp_path: Path) -> None:
     found = database.read(bundle(tmp_path / "one", {"pod": "p"}))
     with pytest.raises(UnsupportedError, match="part of a pod"):
-        collect.begin(found, "reg:5000/web:1", leave_running=False, options={})
+        collect.begin(found, "reg:5000/web:1", Options())
     found = database.read(bundle(tmp_path / "two"))
     with pytest.raises(UsageError, match="names a digest"):
-        collect.begin(found, f"reg:5000/web@sha256:{'0' * 64}", leave_running=False, options={})
+        collect.begin(found, f"reg:5000/web@sha256:{'0' * 64}", Options())
     assert journal.records() == []
     assert not (tmp_path / "two" / "ocickpt").exists()
 
@@ -83,9 +89,9 @@ def test_what_was_not_whole_or_is_published_goes(tmp_path: Path, step: str) -> N
 
 def test_pages_that_were_written_to_since_are_not_published(tmp_path: Path) -> None:
     work = orphan(tmp_path, "dumped")
-    (work / CAPTURED).touch()
+    (work / rendezvous.CAPTURED).touch()
     (work / "pages-1.img").touch()
-    later = (work / CAPTURED).stat().st_mtime_ns + 1
+    later = (work / rendezvous.CAPTURED).stat().st_mtime_ns + 1
     os.utime(work / "pages-1.img", ns=(later, later))
     unpublished.settle_all(Silent())
     assert journal.records() == []
@@ -93,18 +99,18 @@ def test_pages_that_were_written_to_since_are_not_published(tmp_path: Path) -> N
 
 def test_a_shim_does_not_wait_for_itself(tmp_path: Path) -> None:
     orphan(tmp_path, "begun")
-    code = "from ocickpt.flows import unpublished; from ocickpt.model import Silent; unpublished.settle_all(Silent())"
+    code = "from ocickpt.save import unpublished; from ocickpt.model import Silent; unpublished.settle_all(Silent())"
     argv = [sys.executable, "-c", code, "checkpoint", "--image-path", str(tmp_path / "images"), ID]
-    subprocess.run(argv, check=True, timeout=20, cwd=Path(guard.__file__).parents[1])
+    subprocess.run(argv, check=True, timeout=20, cwd=Path(ocickpt.__file__).parents[1])
     assert journal.records() == []
 
 
 def test_a_newer_one_takes_the_place_of_what_was_kept(tmp_path: Path) -> None:
     work = orphan(tmp_path, "dumped")
-    (work / CAPTURED).touch()
-    newer = Record(INTERCEPT, "a1" * 16, ID, "web", "reg:5000/web:1")
-    other = Record(INTERCEPT, "a1" * 16, ID, "web", "reg:5000/web:2")
-    older = Record(INTERCEPT, "00" * 16, ID, "web", "reg:5000/web:1")
+    (work / rendezvous.CAPTURED).touch()
+    newer = made_by_podman("a1" * 16)
+    other = made_by_podman("a1" * 16, "reg:5000/web:2")
+    older = made_by_podman("00" * 16)
     for record in (other, older):
         unpublished._supersede(record)
         assert work.exists()
@@ -115,8 +121,8 @@ def test_a_newer_one_takes_the_place_of_what_was_kept(tmp_path: Path) -> None:
 
 def test_an_older_one_is_published_first(tmp_path: Path) -> None:
     orphan(tmp_path, "dumped")
-    newer = Record(INTERCEPT, "a1" * 16, ID, "web", "reg:5000/web:1")
-    older = Record(INTERCEPT, "00" * 16, ID, "web", "reg:5000/web:1")
+    newer = made_by_podman("a1" * 16)
+    older = made_by_podman("00" * 16)
     unpublished._wait_for_older(newer)  # nobody is at it
     (held,) = [each.keep() for each in journal.orphans()]
     unpublished._wait_for_older(older)
@@ -133,7 +139,7 @@ def test_another_containers_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_one_that_somebody_removed_is_forgotten(tmp_path: Path) -> None:
-    published = {"reference": f"{NAME}@sha256:" + "0" * 64}
+    published = Published(f"{NAME}@sha256:" + "0" * 64, "sha256:" + "0" * 64, 1, 1, 0)
     orphan(tmp_path, UNPUBLISHED, published=published, reason="gone")
     assert [each.name for each in unpublished.kept()] == ["web"]
     for found in journal.orphans():
@@ -142,7 +148,7 @@ def test_one_that_somebody_removed_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_one_is_found_by_what_it_is_called(tmp_path: Path) -> None:
-    published = {"reference": f"{NAME}@sha256:" + "0" * 64}
+    published = Published(f"{NAME}@sha256:" + "0" * 64, "sha256:" + "0" * 64, 1, 1, 0)
     orphan(tmp_path, UNPUBLISHED, published=published)
     for source in ("web", ID, ID[:12], NAME):
         found = pending.find(source)
@@ -176,8 +182,9 @@ def test_a_dump_that_could_not_be_kept_is_listed(tmp_path: Path) -> None:
 
 
 def test_memory_that_will_not_come_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "STATES", tmp_path)
-    guard.begin_state(KEY, container=ID, state="running", guard=[os.getpid(), 0], error="the page server died")
+    monkeypatch.setattr(rendezvous, "LAZY", tmp_path)
+    here = (os.getpid(), 0)
+    states.begin(KEY, {"container": ID, "state": "running", "guard": here, "error": "the page server died"})
     with pytest.raises(IncompatibleError, match="the page server died"):
         following.wait_for_memory(ID, Silent())
     following.wait_for_memory("another", Silent())

@@ -12,8 +12,8 @@ import pytest
 from ocickpt.errors import IntegrityError
 from ocickpt.model import Descriptor
 from ocickpt.pack import read_ahead
-from ocickpt.pack.read_ahead import ReadAhead
 from ocickpt.pack.index import Index
+from ocickpt.pack.read_ahead import ReadAhead
 from tests.unit.test_pack_support import MemoryStore, pack, pages
 
 CHUNK = 64 << 10
