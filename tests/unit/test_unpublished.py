@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-import ocickpt
+import ocickpt.verbs
 from ocickpt import names, rendezvous
 from ocickpt.config import Config
 from ocickpt.description import Options
