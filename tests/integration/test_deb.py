@@ -92,6 +92,7 @@ def test_everything_is_root_s_and_nobody_else_can_write(package: Path) -> None:
 def test_what_is_in_it(installed: Path) -> None:
     found = {str(path.relative_to(installed)) for path in installed.rglob("*") if not path.is_dir()}
     wanted = {f"{PYTHON}/{path.relative_to(ROOT)}" for path in (ROOT / "ocickpt").rglob("*.py")}
+    wanted |= {f"{PYTHON}/ocickpt/py.typed"}
     wanted |= {f"{PYTHON}/ocickpt/schemas/{path.name}" for path in (ROOT / "schemas").glob("*.json")}
     assert {name for name in found if name.startswith(PYTHON)} == wanted
     assert found - wanted == {
