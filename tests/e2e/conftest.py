@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 import uuid
@@ -16,6 +17,21 @@ import pytest
 LAB = Path(__file__).parents[2] / "contrib" / "lab" / "lab"
 REGISTRY = "registry:5000"
 TIMEOUT = 180.0
+LONG = os.environ.get("OCICKPT_LONG") == "1"
+"""Whether everything is to be run (`make test-long`), not a representative of each kind."""
+SEED = int(os.environ.get("OCICKPT_SEED") or (time.time_ns() % 1_000_000 if LONG else 20))
+"""Of what is drawn at random; it is told at the end."""
+KILLED: list[str] = []
+"""What was killed when, a line each."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if KILLED:
+        terminalreporter.section(f"killed at a moment, OCICKPT_SEED={SEED}")
+        for line in KILLED if LONG else KILLED[:3]:
+            terminalreporter.write_line(line)
+        if not LONG:
+            terminalreporter.write_line(f"… {len(KILLED)} in all")
 
 
 # What a reboot leaves of a host: no process, no mount, nothing below /run.

@@ -20,14 +20,15 @@ import pytest
 from ocickpt.errors import CommandError
 from ocickpt.failpoint import FAILPOINTS
 from ocickpt.operations.journal import Checkpoint, Restore
-from tests.e2e.conftest import REGISTRY, Host
+from tests.e2e.conftest import KILLED as TABLE
+from tests.e2e.conftest import LONG, REGISTRY, SEED, Host
 from tests.e2e.counting import Count, Counter, at_once
 
 KINDS: dict[str, tuple[str, ...]] = {"plain": (), "rm": ("--rm",), "always": ("--restart=always",)}
 # Where memory follows, there are tests of its own (test_lazy.py).
 LAZY = ("guarded", "lazy")
 KILLED = -signal.SIGKILL
-MOMENTS = 20
+MOMENTS = 200 if LONG else 20
 
 
 def points(kind: type[Checkpoint] | type[Restore]) -> list[str]:
@@ -39,7 +40,7 @@ def points(kind: type[Checkpoint] | type[Restore]) -> list[str]:
 
 def moments() -> list[tuple[float, ...]]:
     """Moments of killing as parts of the time a verb takes, three by three."""
-    chosen = random.Random(20)
+    chosen = random.Random(SEED)
     drawn = [chosen.uniform(0.02, 1.0) for _ in range(MOMENTS + 1)]
     return [tuple(drawn[first:last]) for first, last in pairwise(range(0, MOMENTS + 4, 3))]
 
@@ -71,7 +72,9 @@ def killed_after(host: Host, seconds: float, *command: str) -> bool:
     done = host.run("timeout", "--foreground", "-s", "KILL", f"{seconds:.3f}", "ocickpt", *command, check=False)
     # 124: it had ended when its time was up (timeout(1)).
     assert done.returncode in (0, 124, KILLED, 128 - KILLED), done.stderr
-    return done.returncode not in (0, 124)
+    was_killed = done.returncode not in (0, 124)
+    TABLE.append(f"{command[0]:10} {command[1]:40} {seconds:7.3f} s  {'killed' if was_killed else 'had ended'}")
+    return was_killed
 
 
 def exists(host: Host, reference: str) -> bool:
