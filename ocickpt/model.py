@@ -365,8 +365,6 @@ class Packed:
     """Those of `packs` that were written now and lie in the spool."""
     raw: Mapping[Kind, int] = field(default_factory=dict)
     """Bytes by kind before compression, zero pages left out, repeated content counted each time."""
-    new_stored: int = 0
-    """Bytes of the packs in `new`."""
 
 
 @dataclass(frozen=True)

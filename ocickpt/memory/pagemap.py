@@ -55,8 +55,6 @@ class PageMap:
     """What the size of ``pages-N.img`` must be."""
     lazy_bytes: int
     """How much of `file_size` may be restored lazily (PE_LAZY)."""
-    absent_bytes: int
-    """Lazy pages that are not in ``pages-N.img``: a lazy dump leaves them with the source."""
     entries: tuple[PageEntry, ...] = field(repr=False)
     _starts: array[int] = field(repr=False)
     _ends: array[int] = field(repr=False)
@@ -71,7 +69,7 @@ class PageMap:
         """
         entries: list[PageEntry] = []
         starts, ends, offsets = array("Q"), array("Q"), array("Q")
-        size = lazy = absent = previous = 0
+        size = lazy = previous = 0
         pages_id, position = _head(data)
         for vaddr, pages, flags, _ in _messages(data, position):
             length = pages * page_size
@@ -95,10 +93,8 @@ class PageMap:
                 size += length
                 if flags & PE_LAZY:
                     lazy += length
-            else:
-                absent += length
             previous = end
-        return cls(pages_id, page_size, size, lazy, absent, tuple(entries), starts, ends, offsets)
+        return cls(pages_id, page_size, size, lazy, tuple(entries), starts, ends, offsets)
 
     def runs(self) -> list[Run]:
         """The present memory by virtual address, ascending; back to back they are ``pages-N.img``."""
@@ -127,25 +123,6 @@ class PageMap:
             if begin < end:
                 yield Run(begin, end - begin)
             run += 1
-
-    def address_at(self, offset: int) -> tuple[int, int]:
-        """The virtual address of byte `offset` of ``pages-N.img``, and how many bytes follow it in both.
-
-        Raises IntegrityError when the file has no such byte.
-        """
-        if not 0 <= offset < self.file_size:
-            raise IntegrityError(f"offset {offset} is not in pages-{self.pages_id}.img")
-        run = bisect_right(self._offsets, offset) - 1
-        address = self._starts[run] + offset - self._offsets[run]
-        return address, self._ends[run] - address
-
-
-def pages_name(data: bytes) -> str:
-    """The name of the file that holds the pages of the pagemap image in `data` (its first 32 bytes will do).
-
-    Raises IntegrityError, UnsupportedError.
-    """
-    return f"pages-{_head(data)[0]}.img"
 
 
 def mark_lazy(data: bytes, areas: Sequence[tuple[int, int]], page_size: int = 4096) -> bytes:

@@ -188,7 +188,7 @@ class Packer:
             codec=self._codec,
         )
         new = _unique(written)
-        return Packed(index, tuple(packs), tuple(new), dict(sorted(self._raw.items())), sum(p.size for p in new))
+        return Packed(index, tuple(packs), tuple(new), dict(sorted(self._raw.items())))
 
     def _book(self, kind: Kind) -> Book:
         return self._boot if kind is Kind.BOOT else self._rest

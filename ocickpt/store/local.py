@@ -10,10 +10,8 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
-from ocickpt import names
-from ocickpt.errors import NotFoundError, StorageError
+from ocickpt.errors import StorageError
 from ocickpt.model import Descriptor
 from ocickpt.store.files import Directory, storage_errors
 from ocickpt.store.layout import LayoutStore
@@ -79,10 +77,6 @@ class LocalStore(LayoutStore):
         ):
             yield
 
-    def for_repository(self, repository: str) -> Self:
-        """The same directory, seen as the repository `repository` (to be closed by itself)."""
-        return type(self)(self.path, repository)
-
     def references(self) -> list[tuple[str, Descriptor]]:
         """Everything in the store as (``NAME:TAG``, manifest), sorted; pinned manifests without a name are ""."""
         found = []
@@ -93,33 +87,3 @@ class LocalStore(LayoutStore):
             )
             found.append((ref_name_of(entry), plain))
         return sorted(found, key=lambda pair: (pair[0], pair[1].digest))
-
-    def tag(self, target: str, new_tag: str) -> Descriptor:
-        """Give what the tag or digest `target` names the tag `new_tag` as well; NotFoundError."""
-        with self.writing():
-            described, _ = self.resolve(target)
-            self._enter(described, new_tag)
-        return described
-
-    def pin(self, digest: str) -> Descriptor:
-        """Keep that manifest, and what it refers to, without a name; NotFoundError."""
-        with self.writing():
-            described, _ = self.resolve(digest)
-            with self._index() as entries:
-                if not any(_is_pin(entry, digest) for entry in entries):
-                    entries.append(described.to_json())
-        return described
-
-    def unpin(self, digest: str) -> None:
-        """Undo `pin`; NotFoundError when it was not pinned. Tags stay."""
-        with self._index() as entries:
-            kept = [entry for entry in entries if not _is_pin(entry, digest)]
-            if len(kept) == len(entries):
-                raise NotFoundError(f"{digest} is not pinned in {self.name}")
-            entries[:] = kept
-
-
-def _is_pin(entry: dict[str, object], digest: str) -> bool:
-    annotations = entry.get("annotations")
-    named = isinstance(annotations, dict) and names.ANNOTATION_REF_NAME in annotations
-    return entry.get("digest") == digest and not named

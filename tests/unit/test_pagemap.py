@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
-from ocickpt.memory.pagemap import PE_LAZY, PE_PRESENT, PageMap, mark_lazy, pages_name
+from ocickpt.memory.pagemap import PE_LAZY, PE_PRESENT, PageMap, mark_lazy
 from ocickpt.model import Run
 
 PAGE = 4096
@@ -50,7 +50,6 @@ def test_an_image_of_either_age(encode: type) -> None:
     assert found.pages_id == 7
     assert found.file_size == 6 * PAGE
     assert found.lazy_bytes == 5 * PAGE
-    assert found.absent_bytes == 0
     assert found.runs() == [Run(0x1000, 3 * PAGE), Run(0x9000, 3 * PAGE)]
     assert [tuple(entry) for entry in found.entries] == [
         (0x1000, 2, LAZY, 0),
@@ -67,21 +66,16 @@ def test_locating() -> None:
     assert list(found.present(0, 1 << 40)) == found.runs()
     assert list(found.present(0x3800, 0x6000)) == [Run(0x3800, 0x800), Run(0x9000, 0x800)]
     assert list(found.present(0x4000, 0x5000)) == []
-    assert found.address_at(0) == (0x1000, 3 * PAGE)
-    assert found.address_at(4 * PAGE + 1) == (0xA001, 2 * PAGE - 1)
     for address in (0, 0x4000, 0xC000):
         with pytest.raises(IntegrityError, match="not in the pagemap"):
             list(found.locate(address, PAGE))
     with pytest.raises(IntegrityError):
         list(found.locate(0x3000, 2 * PAGE))
-    for offset in (-1, 6 * PAGE):
-        with pytest.raises(IntegrityError):
-            found.address_at(offset)
 
 
 def test_pages_that_a_lazy_dump_left_with_the_source_take_no_room_in_the_file() -> None:
     found = PageMap.parse(image(old(0x1000, 1, PE_LAZY), old(0x2000, 1, PE_PRESENT)))
-    assert (found.file_size, found.absent_bytes) == (PAGE, PAGE)
+    assert found.file_size == PAGE
     assert list(found.locate(0x2000, PAGE)) == [(0, PAGE)]
 
 
@@ -101,10 +95,6 @@ def test_larger_pages() -> None:
 def test_more_than_four_billion_pages() -> None:
     found = PageMap.parse(image(new(0x1000, 1 << 33, PE_PRESENT), new(1 << 46, 1, PE_PRESENT)))
     assert list(found.locate(1 << 46, PAGE)) == [((1 << 33) * PAGE, PAGE)]
-
-
-def test_the_name_of_the_pages_file_is_in_the_first_bytes() -> None:
-    assert pages_name(image(old(0x1000, 1, LAZY), pages_id=300)[:32]) == "pages-300.img"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +181,6 @@ def test_what_is_located_is_what_was_written(layout: list[tuple[int, int, int]])
             ((offset, length),) = found.locate(page, PAGE)
             assert length == PAGE
             assert raw[offset : offset + 8] == struct.pack("<Q", page)
-            assert found.address_at(offset)[0] == page
 
 
 @pytest.mark.parametrize("encode", [old, new])
