@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ocickpt.engine import criu, namespaces
-from ocickpt.engine.runtime import crun
+from ocickpt.engine.runtime import crun, table
 from ocickpt.errors import NotFoundError
 
 MOUNTINFO = """\
@@ -75,10 +75,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_filter_for_what_exec_starts(state: Path) -> None:
-    crun.keep_filter("ctr", b"filter")
+    table.RUNTIMES["crun"].keep_filter("ctr", b"filter")
     assert (state / crun.FILTER).read_bytes() == b"filter"
     assert [each.name for each in state.iterdir() if each.name.endswith(".new")] == []
-    crun.keep_filter("ctr", b"another")
+    table.RUNTIMES["crun"].keep_filter("ctr", b"another")
     assert (state / crun.FILTER).read_bytes() == b"filter", "the runtime's own is not replaced"
     with pytest.raises(NotFoundError, match="other"):
-        crun.keep_filter("other", b"filter")
+        table.RUNTIMES["crun"].keep_filter("other", b"filter")

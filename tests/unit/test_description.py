@@ -10,7 +10,6 @@ import pytest
 
 from ocickpt import names
 from ocickpt.description import (
-    Capabilities,
     ContainerInfo,
     Contents,
     Criu,
@@ -44,7 +43,7 @@ FULL = Description(
         SELinux("system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2"),
         "containers-default",
         Seccomp("filter", DIGEST),
-        Capabilities(bounding=("CAP_CHOWN", "CAP_KILL")),
+        capabilities(bounding=("CAP_CHOWN", "CAP_KILL")),
         no_new_privileges=True,
         user_namespace=UserNamespace((IdMap(0, 100000, 65536),), (IdMap(0, 100000, 65536),)),
         images_lsm="none",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ocickpt import proc
-from ocickpt.engine import podman
+from ocickpt.engine.podman import healthcheck
 
 ID = "c" * 64
 SECOND = 1_000_000_000
@@ -25,7 +25,7 @@ def made(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], *, active: boo
         return proc.Result(tuple(argv), 3 if asked and not active else 0, stdout, "")
 
     monkeypatch.setattr(proc, "run", run)
-    podman.resume_healthcheck(ID)
+    healthcheck.resume(ID)
     return [argv for argv in calls if "inspect" not in argv and "is-active" not in argv]
 
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from ocickpt import config, names
+from ocickpt import config, names, oci, rendezvous
 from ocickpt.config import Config
 from ocickpt.engine.podman import storage
 from ocickpt.errors import IncompatibleError, NotFoundError, PrerequisiteError, UnsupportedError, UsageError
 from ocickpt.restoration import bundle, on_create, policy
-from ocickpt.operations import channel
 from ocickpt.store import Access, Reference
 
 DIGEST = "sha256:" + "a" * 64
@@ -52,6 +51,10 @@ def changed(place: str, value: Any) -> dict[str, Any]:
     return spec
 
 
+def check(spec: dict[str, Any], saved: dict[str, Any], runtime: str) -> None:
+    bundle.check(oci.read_bundle(spec, "bundle"), oci.read(saved, "checkpoint"), runtime)
+
+
 def test_what_is_fetched_meanwhile_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before podman gives up on the container (240 s), and says nothing of why."""
     asked: list[Access] = []
@@ -61,7 +64,6 @@ def test_what_is_fetched_meanwhile_has_an_end(tmp_path: Path, monkeypatch: pytes
         raise NotFoundError("there is none")
 
     monkeypatch.setattr(on_create, "open_source", opened)
-    monkeypatch.setattr(channel, "make_directory", lambda place: None)
     monkeypatch.setattr(policy, "pinned", lambda wanted, _: Reference.parse(wanted))
     (tmp_path / "config.json").write_text(json.dumps({"annotations": {names.ANNOTATION_RESTORE: "reg.example/web:1"}}))
     assert on_create.create(["/bin/true"], ["--bundle", str(tmp_path), "c1"]) == 1
@@ -71,8 +73,8 @@ def test_what_is_fetched_meanwhile_has_an_end(tmp_path: Path, monkeypatch: pytes
 def test_the_same_fits() -> None:
     more = changed("process/capabilities/bounding", ["CAP_KILL", "CAP_CHOWN", "CAP_FOWNER"])
     for runtime in ("runc", "crun"):
-        bundle.check(SPEC, SPEC, runtime)
-        bundle.check(more, SPEC, runtime)
+        check(SPEC, SPEC, runtime)
+        check(more, SPEC, runtime)
 
 
 NETWORK = [{"type": "mount"}, {"type": "pid"}]
@@ -104,17 +106,17 @@ NETWORK = [{"type": "mount"}, {"type": "pid"}]
 )  # fmt: skip
 def test_what_differs_is_named(place: str, value: Any, word: str) -> None:
     with pytest.raises(IncompatibleError, match=word):
-        bundle.check(changed(place, value), SPEC, "runc")
+        check(changed(place, value), SPEC, "runc")
 
 
 def test_what_cannot_be_restored_like_this_is_said() -> None:
     with pytest.raises(UnsupportedError, match="user namespace"):
-        bundle.check(changed("linux/namespaces", [{"type": "user"}]), SPEC, "runc")
+        check(changed("linux/namespaces", [{"type": "user"}]), SPEC, "runc")
     hooks = {"createRuntime": [{"path": "/usr/bin/nvidia"}], "poststop": [{"path": "/x"}]}
-    bundle.check(changed("hooks", hooks), SPEC, "runc")
+    check(changed("hooks", hooks), SPEC, "runc")
     with pytest.raises(UnsupportedError, match="no createRuntime hooks"):
-        bundle.check(changed("hooks", hooks), SPEC, "crun")
-    bundle.check(changed("hooks", {"createRuntime": [{"path": f"/x/{bundle.OUR_HOOK}"}]}), SPEC, "crun")
+        check(changed("hooks", hooks), SPEC, "crun")
+    check(changed("hooks", {"createRuntime": [{"path": f"/x/{rendezvous.HOOK}"}]}), SPEC, "crun")
 
 
 def test_only_what_is_allowed_and_pinned_is_restored() -> None:
