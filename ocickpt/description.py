@@ -5,81 +5,98 @@ It is public, and an allow-list: no environment, no command line, no labels. Wha
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, Final, Self, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from ocickpt import names, schema
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from ocickpt import names, structs
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.model import Kind, parse_json
 
 VERSION: Final = 1
-_SCHEMA: Final = "checkpoint-config"
 _WHAT: Final = "checkpoint's config"
-_T = TypeVar("_T")
+
+Text: TypeAlias = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\u0000-\u001f\u007f-\u009f\ud800-\udfff]*\Z")]
+"""Without control characters and lone surrogates: it is shown to people."""
+Time: TypeAlias = Annotated[
+    str,
+    Meta(
+        max_length=35,
+        pattern=r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+        r"([Zz]|[+-][0-9]{2}:[0-9]{2})\Z",
+    ),
+]
+"""RFC 3339."""
+Digest: TypeAlias = Annotated[str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
+MaybeDigest: TypeAlias = Annotated[str, Meta(pattern=r"\A(sha256:[0-9a-f]{64})?\Z")]
+"""Empty is one that is not known."""
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+UserId: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 32)]
+Cgroup: TypeAlias = Literal["v1", "v2", ""]
+ImagesLsm: TypeAlias = Literal["none", "selinux", "apparmor", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerInfo:
+class _Object(msgspec.Struct, frozen=True, rename="camel"):
+    """An object of the config: each of its fields has to be there, and nothing else is read or written.
+
+    `msgspec` holds what is read to the types here, and they say what the schema says.
+    """
+
+
+class ContainerInfo(_Object, frozen=True):
     """The container: the engine's ID and name for it, and when it was created (RFC 3339; empty if unknown)."""
 
-    id: str
-    name: str
-    created: str
+    id: Text
+    name: Text
+    created: Text
 
 
-@dataclass(frozen=True, slots=True)
-class ImageInfo:
+class ImageInfo(_Object, frozen=True):
     """The container's image: its name, its ID (64 hexadecimal digits), its manifest's digest (empty if unknown)."""
 
-    name: str
-    id: str
-    digest: str
+    name: Text
+    id: Text
+    digest: MaybeDigest
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(_Object, frozen=True):
     """What managed the container: ``podman``."""
 
-    name: str
-    version: str
+    name: Text
+    version: Text
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(_Object, frozen=True):
     """The OCI runtime that dumped it: ``runc``, ``crun``."""
 
-    name: str
-    version: str
+    name: Text
+    version: Text
 
 
-@dataclass(frozen=True, slots=True)
-class Criu:
+class Criu(_Object, frozen=True):
     """The CRIU that wrote the images."""
 
-    version: str
+    version: Text
 
 
-@dataclass(frozen=True, slots=True)
-class HostInfo:
+class HostInfo(_Object, frozen=True):
     """Where it ran. `arch` in Go's words, `cgroup` ``v1`` or ``v2``, `page_size` in bytes.
 
     Empty is what is not known, as it is of an archive that any host may have made; so are versions.
     """
 
-    arch: str
-    kernel: str
-    cgroup: str
-    cpu_features: tuple[str, ...]
-    page_size: int
-    distribution: str
+    arch: Text
+    kernel: Text
+    cgroup: Cgroup
+    cpu_features: Annotated[tuple[Text, ...], Meta(max_length=4096)]
+    page_size: Annotated[int, Meta(ge=4096, le=65536)]
+    distribution: Text
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(_Object, frozen=True):
     """Where a checkpoint was made, and by which versions of what; empty is what is not known."""
 
     host: HostInfo
@@ -88,96 +105,114 @@ class Origin:
     criu: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(_Object, frozen=True, kw_only=True):
     """How it was checkpointed, and what is in it."""
 
-    leave_running: bool = False
-    tcp_established: bool = False
-    file_locks: bool = False
-    rootfs: bool = True
-    volumes: bool = True
+    leave_running: bool
+    tcp_established: bool
+    file_locks: bool
+    rootfs: bool
+    volumes: bool
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeInfo:
+USUAL_OPTIONS: Final = Options(leave_running=False, tcp_established=False, file_locks=False, rootfs=True, volumes=True)
+
+
+class VolumeInfo(_Object, frozen=True):
     """A named volume and where it is mounted in the container."""
 
-    name: str
-    destination: str
+    name: Text
+    destination: Text
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(_Object, frozen=True):
     """How much there is of one kind: entries, and bytes before compression without zero pages."""
 
-    files: int
-    bytes: int
+    files: Count
+    bytes: Count
 
 
-@dataclass(frozen=True, slots=True)
-class SELinux:
+class Amounts(_Object, frozen=True):
+    """How much there is of each kind; none of what is not there."""
+
+    boot: Contents | UnsetType = UNSET
+    state: Contents | UnsetType = UNSET
+    memory: Contents | UnsetType = UNSET
+    rootfs: Contents | UnsetType = UNSET
+    volume: Contents | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, found: Mapping[Kind, Contents]) -> Self:
+        """That much of these kinds."""
+        return cls(**{kind.name.lower(): each for kind, each in found.items()})
+
+    def items(self) -> Iterator[tuple[Kind, Contents]]:
+        """Each kind that there is, with how much of it."""
+        for kind in Kind:
+            found: Contents | UnsetType = getattr(self, kind.name.lower())
+            if found is not UNSET:
+                yield kind, found
+
+
+class SELinux(_Object, frozen=True):
     """The container's labels; empty where there are none."""
 
-    process: str
-    mount: str
+    process: Text
+    mount: Text
 
 
-@dataclass(frozen=True, slots=True)
-class Seccomp:
+class Seccomp(_Object, frozen=True):
     """`mode` is ``none`` or ``filter``; `digest` that of the profile's canonical JSON (sorted keys, no spaces)."""
 
-    mode: str
-    digest: str
+    mode: Literal["none", "filter"]
+    digest: MaybeDigest
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+CapabilitySet: TypeAlias = Annotated[tuple[Text, ...], Meta(max_length=256)]
+
+
+class Capabilities(_Object, frozen=True, kw_only=True):
     """The capability sets of the OCI specification."""
 
-    bounding: tuple[str, ...] = ()
-    effective: tuple[str, ...] = ()
-    permitted: tuple[str, ...] = ()
-    inheritable: tuple[str, ...] = ()
-    ambient: tuple[str, ...] = ()
+    bounding: CapabilitySet
+    effective: CapabilitySet
+    permitted: CapabilitySet
+    inheritable: CapabilitySet
+    ambient: CapabilitySet
 
 
-@dataclass(frozen=True, slots=True)
-class IdMap:
+class IdMap(_Object, frozen=True):
     """`size` IDs from `container` on are those from `host` on."""
 
-    container: int
-    host: int
-    size: int
+    container: UserId
+    host: UserId
+    size: UserId
 
 
-@dataclass(frozen=True, slots=True)
-class UserNamespace:
+class UserNamespace(_Object, frozen=True):
     """The maps of the container's user namespace; both empty without one."""
 
-    uid: tuple[IdMap, ...] = ()
-    gid: tuple[IdMap, ...] = ()
+    uid: Annotated[tuple[IdMap, ...], Meta(max_length=4096)]
+    gid: Annotated[tuple[IdMap, ...], Meta(max_length=4096)]
 
 
-@dataclass(frozen=True, slots=True)
-class Security:
+class Security(_Object, frozen=True):
     """What confined the container. `images_lsm` is the security module whose labels the CRIU images carry:
     ``none``, ``selinux``, ``apparmor`` or ``unknown``."""
 
     selinux: SELinux
-    apparmor: str
+    apparmor: Text
     seccomp: Seccomp
     capabilities: Capabilities
     no_new_privileges: bool
     user_namespace: UserNamespace
-    images_lsm: str
+    images_lsm: ImagesLsm
 
 
-@dataclass(frozen=True)
-class Description:
+class Description(_Object, frozen=True, kw_only=True):
     """The config of a checkpoint, version 1. `created` is RFC 3339, `parent` a manifest's digest."""
 
-    created: str
+    created: Time
     container: ContainerInfo
     image: ImageInfo
     engine: Engine
@@ -186,128 +221,62 @@ class Description:
     host: HostInfo
     options: Options
     security: Security
-    volumes: tuple[VolumeInfo, ...] = ()
-    contents: Mapping[Kind, Contents] = field(default_factory=lambda: MappingProxyType({}), hash=False)
-    parent: str | None = None
+    volumes: Annotated[tuple[VolumeInfo, ...], Meta(max_length=4096)]
+    contents: Amounts
+    parent: Digest | None
 
-    def to_json(self) -> dict[str, Any]:
-        """The config as a JSON object."""
-        return {"version": VERSION, **_plain(self)}
+    def to_json(self) -> Any:
+        """The config as a JSON object; errors as of `to_bytes`."""
+        return json.loads(self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """The config's canonical bytes; IntegrityError for what no reader would accept."""
-        document = self.to_json()
-        schema.validate(_SCHEMA, document, _WHAT)
+        document = {"version": VERSION, **msgspec.to_builtins(self)}
+        _convert(document)
         data = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
         if len(data) > names.MAX_CONFIG_BYTES:
             raise IntegrityError(f"the {_WHAT} would be {len(data)} bytes long; at most {names.MAX_CONFIG_BYTES} fit")
         return data
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
+    def from_bytes(cls, data: bytes) -> Description:
         """The config in `data`. Unknown members are ignored.
 
         Raises IntegrityError for what does not match the schema, UnsupportedError for a later version.
         """
-        found = cls.unchecked(data)
-        found.check()
-        return found
-
-    @classmethod
-    def unchecked(cls, data: bytes) -> Self:
-        """As `from_bytes`, but nothing is certain before `check` than that its types are those of the schema."""
-        return cls._read(_parse(data))
-
-    def check(self) -> None:
-        """IntegrityError for what does not match the schema."""
-        schema.validate(_SCHEMA, self.to_json(), _WHAT)
-
-    @classmethod
-    def _read(cls, value: dict[str, Any]) -> Self:
-        try:
-            host, kinds = value["host"], {kind.name.lower(): kind for kind in Kind}
-            contents = {kinds[name]: _pick(Contents, each) for name, each in value["contents"].items() if name in kinds}
-            return _pick(
-                cls,
-                value,
-                container=_pick(ContainerInfo, value["container"]),
-                image=_pick(ImageInfo, value["image"]),
-                engine=_pick(Engine, value["engine"]),
-                runtime=_pick(Runtime, value["runtime"]),
-                criu=_pick(Criu, value["criu"]),
-                host=_pick(HostInfo, host, cpu_features=_strings(host["cpuFeatures"])),
-                options=_pick(Options, value["options"]),
-                security=_security(value["security"]),
-                volumes=tuple(_pick(VolumeInfo, volume) for volume in _list(value["volumes"])),
-                contents=MappingProxyType(contents),
-            )
-        except (AttributeError, KeyError, TypeError) as error:
-            raise IntegrityError(f"the {_WHAT} is malformed: {error}") from error
+        return _convert(_parse(data))
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes) -> Any:
     if len(data) > names.MAX_CONFIG_BYTES:
         raise IntegrityError(f"the {_WHAT} is {len(data)} bytes long; at most {names.MAX_CONFIG_BYTES} are allowed")
-    value = parse_json(data, _WHAT)
+    try:
+        value = _whole_numbers(parse_json(data, _WHAT))
+    except RecursionError as error:
+        raise IntegrityError(f"the {_WHAT} is too deep") from error
     version = value.get("version")
-    if isinstance(version, int) and version > VERSION:
+    if type(version) is int and version > VERSION:
         raise UnsupportedError(
             f"the {_WHAT} has version {version}; this ocickpt knows {VERSION}", hint="upgrade ocickpt"
         )
-    if version != VERSION or type(version) is not int:
+    if type(version) is not int or version != VERSION:
         raise IntegrityError(f"the {_WHAT} has no version")
     return value
 
 
-def _security(value: dict[str, Any]) -> Security:
-    sets = value["capabilities"]
-    maps = value["userNamespace"]
-    return _pick(
-        Security,
-        value,
-        selinux=_pick(SELinux, value["selinux"]),
-        seccomp=_pick(Seccomp, value["seccomp"]),
-        capabilities=Capabilities(**{one.name: _strings(sets[one.name]) for one in dataclasses.fields(Capabilities)}),
-        user_namespace=UserNamespace(
-            *(tuple(_pick(IdMap, one) for one in _list(maps[kind])) for kind in ("uid", "gid")),
-        ),
-    )
-
-
-def _pick(kind: type[_T], value: dict[str, Any], **given: Any) -> _T:
-    """A dataclass from the object `value`; fields that are not plain are `given`. TypeError for another type."""
-    plain = {}
-    for one in dataclasses.fields(kind):  # type: ignore[arg-type]  # a dataclass, always
-        if one.name not in given:
-            plain[one.name] = found = value[_camel(one.name)]
-            if type(found).__name__ not in str(one.type).replace("None", "NoneType").split(" | "):
-                raise TypeError(f"{_camel(one.name)} is no {one.type}")
-    return kind(**plain, **given)
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError("a list is none")
+def _whole_numbers(value: Any) -> Any:
+    """`value` with its integers as such: to JSON Schema 1.0 is one (validation, 6.1.1)."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_whole_numbers(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _whole_numbers(each) for name, each in value.items()}
     return value
 
 
-def _strings(value: Any) -> tuple[str, ...]:
-    if not all(isinstance(each, str) for each in _list(value)):
-        raise TypeError("a list is none of strings")
-    return tuple(value)
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
-
-
-def _plain(value: Any) -> Any:
-    """A dataclass as JSON: fields in camel case, nothing else."""
-    if dataclasses.is_dataclass(value):
-        return {_camel(one.name): _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {Kind(kind).name.lower(): _plain(part) for kind, part in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(part) for part in value]
-    return value
+def _convert(document: Any) -> Description:
+    try:
+        return msgspec.convert(document, Description, strict=True)
+    except msgspec.ValidationError as error:
+        raise IntegrityError(f"the {_WHAT} does not match its schema: {structs.reason(error)}") from error

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 @functools.cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
+    import jsonschema  # 40 ms: not for a restore, which reads nothing that it is for
+
+    return jsonschema.Draft202012Validator(json.loads(text(name)))
+
+
+def text(name: str) -> str:
+    """The schema of that name."""
     from importlib import resources
 
-    import jsonschema  # 40 ms: not for a page server, which validates nothing
-
-    text = resources.files("ocickpt").joinpath("schemas", f"{name}.json").read_text("utf-8")
-    return jsonschema.Draft202012Validator(json.loads(text))
+    return resources.files("ocickpt").joinpath("schemas", f"{name}.json").read_text("utf-8")
 
 
 def validate(name: str, document: Any, what: str) -> None:

@@ -10,8 +10,8 @@ from ocickpt.artifact.opening import (
     load,
     load_index,
     manifests,
+    opened,
     resolve,
-    unchecked,
 )
 
-__all__ = ["Artifact", "config", "index_of", "load", "load_index", "manifests", "resolve", "unchecked"]
+__all__ = ["Artifact", "config", "index_of", "load", "load_index", "manifests", "opened", "resolve"]

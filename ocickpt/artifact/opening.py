@@ -49,29 +49,22 @@ def load(store: Store | CachedSource, reference: Reference) -> Artifact:
     Raises NotFoundError; UnsupportedError for another kind of artifact or a future version of ours;
     IntegrityError for one that is not what it says.
     """
-    found = unchecked(store, reference, *resolve(store, reference))
-    found.description.check()
-    return found
+    return opened(store, reference, *resolve(store, reference))
 
 
-def unchecked(
-    store: Store | CachedSource, reference: Reference, descriptor: Descriptor, manifest: Manifest
-) -> Artifact:
-    """The checkpoint with that manifest, which `reference` names; its description is still to be checked.
-
-    Errors as of `load`.
-    """
+def opened(store: Store | CachedSource, reference: Reference, descriptor: Descriptor, manifest: Manifest) -> Artifact:
+    """The checkpoint with that manifest, which `reference` names. Errors as of `load`."""
     return Artifact(reference.with_digest(descriptor.digest), descriptor, manifest, config(store, reference, manifest))
 
 
 def config(store: Store | CachedSource, reference: Reference, manifest: Manifest) -> Description:
-    """The description of the checkpoint `reference` names, still to be checked."""
+    """The description of the checkpoint `reference` names. Errors as of `load`."""
     from ocickpt.description import Description  # not for a page server, which needs none
 
     if manifest.config.size > names.MAX_CONFIG_BYTES:
         raise IntegrityError(f"the config of {reference} is {manifest.config.size} bytes long, more than there can be")
     with store.open_blob(manifest.config) as stream:
-        return Description.unchecked(stream.read())
+        return Description.from_bytes(stream.read())
 
 
 def resolve(store: Store | CachedSource, reference: Reference) -> tuple[Descriptor, Manifest]:

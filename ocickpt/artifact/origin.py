@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 import mmap
-from typing import Any
 
+from ocickpt import oci
 from ocickpt.artifact import parts
 from ocickpt.description import (
+    Amounts,
     ContainerInfo,
     Contents,
     Criu,
@@ -18,11 +19,12 @@ from ocickpt.description import (
     Options,
     Origin,
     Runtime,
+    SELinux,
     VolumeInfo,
 )
 from ocickpt.engine import criu, host
+from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.runtime import table
-from ocickpt.errors import IntegrityError
 from ocickpt.model import Kind, Packed, parse_json
 from ocickpt.trust import security
 
@@ -60,40 +62,40 @@ def describe(
     made: Origin,
 ) -> Description:
     """The description of what was packed; `kept` are the members `Contents` kept."""
-    config = parse_json(kept[parts.CONFIG], "container's configuration")
-    spec = parse_json(kept[parts.SPEC], "container's OCI specification")
+    config, spec = configuration(kept[parts.CONFIG]).config, specification(kept[parts.SPEC])
     return Description(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        container=ContainerInfo(text(config, "id"), text(config, "name"), text(config, "createdTime")),
-        image=ImageInfo(text(config, "rootfsImageName"), text(config, "rootfsImageID"), image_digest),
+        container=ContainerInfo(config.id, config.name, config.created_time),
+        image=ImageInfo(config.rootfs_image_name, config.rootfs_image_id, image_digest),
         engine=Engine("podman", made.podman),
-        runtime=Runtime(text(config, "runtime"), made.runtime),
+        runtime=Runtime(config.runtime, made.runtime),
         criu=Criu(made.criu),
         host=made.host,
         options=options,
         volumes=volumes(config),
-        contents={kind: Contents(files.get(kind, 0), packed.raw.get(kind, 0)) for kind in Kind},
+        contents=Amounts.of({kind: Contents(files.get(kind, 0), packed.raw.get(kind, 0)) for kind in Kind}),
         parent=parent,
         security=security.summary(spec, criu.images_lsm(kept[parts.INVENTORY]), labels(config)),
     )
 
 
-def labels(config: dict[str, Any]) -> dict[str, str]:
+def configuration(data: bytes) -> libpod.Record:
+    """What a checkpoint's ``config.dump`` says; IntegrityError for one that is not of the right form."""
+    what = "container's configuration"
+    return libpod.read(parse_json(data, what), what)
+
+
+def specification(data: bytes) -> oci.Saved:
+    """What a checkpoint's ``spec.dump`` says; IntegrityError for one that is not of the right form."""
+    what = "container's OCI specification"
+    return oci.read(parse_json(data, what), what)
+
+
+def labels(config: libpod.Config) -> SELinux:
     """The SELinux labels podman keeps in a container's configuration."""
-    return {"process": text(config, "ProcessLabel"), "mount": text(config, "MountLabel")}
+    return SELinux(config.process_label, config.mount_label)
 
 
-def volumes(config: dict[str, Any]) -> tuple[VolumeInfo, ...]:
+def volumes(config: libpod.Config) -> tuple[VolumeInfo, ...]:
     """The named volumes in a container's configuration."""
-    found = config.get("namedVolumes") or []
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise IntegrityError("the container's configuration has volumes that are not a list of objects")
-    return tuple(VolumeInfo(text(each, "volumeName"), text(each, "dest")) for each in found)
-
-
-def text(value: dict[str, Any], name: str) -> str:
-    """A string in a container's configuration; empty when it is not there."""
-    found = value.get(name) or ""
-    if not isinstance(found, str):
-        raise IntegrityError(f"the container's configuration has a {name} that is not a string")
-    return found
+    return tuple(VolumeInfo(each.name, each.dest) for each in config.named_volumes)

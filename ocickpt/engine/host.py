@@ -15,9 +15,13 @@ import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ocickpt import proc
 from ocickpt.errors import OcickptError
+
+if TYPE_CHECKING:
+    from ocickpt.description import Cgroup
 
 _PATIENCE = 30.0
 _CPUINFO = Path("/proc/cpuinfo")
@@ -50,7 +54,7 @@ class Host:
     """GOARCH: "amd64", "arm64", …"""
     kernel: str
     """`uname -r`."""
-    cgroup: str
+    cgroup: Cgroup
     """"v2", "v1", or nothing."""
     cpu_features: tuple[str, ...]
     """The flags of the first CPU in /proc/cpuinfo, sorted."""
@@ -100,7 +104,7 @@ def cpu_features() -> tuple[str, ...]:
     return tuple(sorted(set(found[1].split()))) if found else ()
 
 
-def cgroup() -> str:
+def cgroup() -> Cgroup:
     """ "v2" when /sys/fs/cgroup is the unified hierarchy, "v1" when it is anything else."""
     for line in _read(_MOUNTS).splitlines():
         fields = line.split()

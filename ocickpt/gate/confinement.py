@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
+from ocickpt import oci
 from ocickpt.engine import criu, namespaces
 from ocickpt.engine.container import Running
 from ocickpt.engine.runtime import table
@@ -18,6 +18,7 @@ from ocickpt.gate import profile
 from ocickpt.gate.expected import Expected
 from ocickpt.model import parse_json
 
+_CONFIG = "bundle's config.json"
 MOUNTS = re.compile(r"mountpoints-\d+\.img", re.ASCII)
 """The names of the images that list a container's mounts."""
 
@@ -28,9 +29,10 @@ def complete(container: Running, mountpoints: Iterable[bytes]) -> None:
     Raises NotFoundError when the container has ended meanwhile.
     """
     try:
-        spec = parse_json((container.bundle / "config.json").read_bytes(), "bundle's config.json")
+        data = (container.bundle / "config.json").read_bytes()
     except OSError as error:
         raise StorageError(f"{error.filename} cannot be read: {error.strerror}") from error
+    spec = oci.read_bundle(parse_json(data, _CONFIG), _CONFIG)
     expected = Expected.of(spec)
     try:
         _restrict_mounts(container.pid, expected, criu.mount_flags(mountpoints))
@@ -70,8 +72,7 @@ def _protect(pid: int, expected: Expected) -> None:
         raise IntegrityError(f"the restored container is not kept from {min(open_to_all)!r}, as it should be")
 
 
-def _set_sysctls(pid: int, spec: dict[str, Any]) -> None:
-    values = (spec.get("linux") or {}).get("sysctl") or {}
-    ours = namespaces.network_settings(pid, {str(name): str(value) for name, value in values.items()})
+def _set_sysctls(pid: int, spec: oci.Spec) -> None:
+    ours = namespaces.network_settings(pid, spec.linux.sysctl)
     if ours:
         namespaces.set_sysctls(pid, ours)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ocickpt import oci
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import IntegrityError, UnsupportedError
@@ -20,10 +20,10 @@ from ocickpt.gate.remaps import check_remaps
 from ocickpt.model import FileType, Kind
 
 
-def check_placed(rebuilder: Rebuilder, spec: dict[str, Any], bundle: Path) -> None:
+def check_placed(rebuilder: Rebuilder, spec: oci.Spec, bundle: Path) -> None:
     """Hold the images against the files of the container of this `bundle`, which are in place. IntegrityError."""
-    places = {path: Path(str(mount.get("source") or "/")) for path, mount in mounts_of(spec).items()}
-    places["/"] = bundle / str((spec.get("root") or {}).get("path", "rootfs"))
+    places = {path: Path(mount.source or "/") for path, mount in mounts_of(spec).items()}
+    places["/"] = spec.root_in(bundle)
 
     def is_symlink(mountpoint: str, path: str) -> bool:
         # Of what is mounted from elsewhere nothing is known.
@@ -45,7 +45,7 @@ def check_packed(rebuilder: Rebuilder, imported: Imported, layers: Sequence[Path
         if entry.type is FileType.SYMLINK
     }
     volumes = {place: name for name, place in imported.volumes.items()}
-    sources = {path: str(mount.get("source") or "/") for path, mount in mounts_of(imported.spec).items()}
+    sources = {path: mount.source or "/" for path, mount in mounts_of(imported.spec).items()}
 
     def is_symlink(mountpoint: str, path: str) -> bool:
         if mountpoint == "/":

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
+from ocickpt import oci
 from ocickpt.errors import IntegrityError
 from ocickpt.trust.process import capability_mask
 
@@ -44,7 +45,7 @@ class Expected:
     groups: frozenset[int]
     """Its gid, and the additional ones."""
     no_new_privileges: bool
-    seccomp: dict[str, Any] | None
+    seccomp: oci.Seccomp | None
     """The profile; None without one."""
     apparmor: str
     selinux: str
@@ -62,40 +63,30 @@ class Expected:
     """What it has nodes for: ``b`` or ``c``, major and minor number."""
 
     @classmethod
-    def of(cls, spec: dict[str, Any]) -> Self:
-        """What `spec` describes; IntegrityError for one that is not of the right form."""
-        try:
-            return cls._of(spec)
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise IntegrityError(f"an OCI specification is not of the right form: {error}") from error
-
-    @classmethod
-    def _of(cls, spec: dict[str, Any]) -> Self:
-        process, linux = spec.get("process") or {}, spec.get("linux") or {}
-        user, sets = process.get("user") or {}, process.get("capabilities") or {}
-        scheduler = process.get("scheduler") or {}
+    def of(cls, spec: oci.Spec) -> Self:
+        """What `spec` describes; IntegrityError for paths in it that are none."""
+        process, linux = spec.process, spec.linux
+        user, sets = process.user, process.capabilities
         return cls(
-            namespaces=frozenset(str(each["type"]) for each in linux.get("namespaces") or ()),
-            joins_network=any(each.get("path") for each in linux.get("namespaces") or () if each["type"] == "network"),
-            bounding=_mask(sets, "bounding"),
-            permitted=_mask(sets, "permitted") | _mask(sets, "ambient"),
-            inheritable=_mask(sets, "inheritable"),
-            uid=int(user.get("uid") or 0),
-            groups=frozenset({int(user.get("gid") or 0), *map(int, user.get("additionalGids") or ())}),
-            no_new_privileges=process.get("noNewPrivileges") is True,
-            seccomp=_object(linux.get("seccomp")),
-            apparmor=str(process.get("apparmorProfile") or ""),
-            selinux=str(process.get("selinuxLabel") or ""),
-            mounts={path(mount["destination"]): _mount(mount) for mount in spec.get("mounts") or ()},
-            masked=frozenset(path(each) for each in linux.get("maskedPaths") or ()),
-            readonly=frozenset(path(each) for each in linux.get("readonlyPaths") or ()),
-            root_readonly=(spec.get("root") or {}).get("readonly") is True,
-            hard_limits={
-                str(each["type"]).removeprefix("RLIMIT_"): int(each["hard"]) for each in process.get("rlimits") or ()
-            },
-            oom_score_adj=int(process.get("oomScoreAdj") or 0),
-            realtime=scheduler.get("policy") in ("SCHED_FIFO", "SCHED_RR", "SCHED_DEADLINE"),
-            devices=_FREE_DEVICES | {_device(each) for each in linux.get("devices") or ()},
+            namespaces=frozenset(each.type for each in linux.namespaces),
+            joins_network=any(each.path for each in linux.namespaces if each.type == "network"),
+            bounding=capability_mask(sets.bounding),
+            permitted=capability_mask((*sets.permitted, *sets.ambient)),
+            inheritable=capability_mask(sets.inheritable),
+            uid=user.uid,
+            groups=frozenset({user.gid, *user.additional_gids}),
+            no_new_privileges=process.no_new_privileges,
+            seccomp=linux.seccomp.says if linux.seccomp else None,
+            apparmor=process.apparmor_profile,
+            selinux=process.selinux_label,
+            mounts={path(mount.destination): _mount(mount) for mount in spec.mounts},
+            masked=frozenset(path(each) for each in linux.masked_paths),
+            readonly=frozenset(path(each) for each in linux.readonly_paths),
+            root_readonly=spec.root.readonly,
+            hard_limits={each.type.removeprefix("RLIMIT_"): each.hard for each in process.rlimits},
+            oom_score_adj=process.oom_score_adj or 0,
+            realtime=process.scheduler.policy in ("SCHED_FIFO", "SCHED_RR", "SCHED_DEADLINE"),
+            devices=_FREE_DEVICES | {_device(each) for each in linux.devices},
         )
 
     def may(self, capability: str) -> bool:
@@ -103,37 +94,24 @@ class Expected:
         return bool(self.bounding & capability_mask((capability,)))
 
 
-def mounts_of(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def mounts_of(spec: oci.Spec) -> dict[str, oci.Mount]:
     """The mounts of a specification by where the container sees them."""
-    return {posixpath.normpath(mount["destination"]): mount for mount in spec.get("mounts") or ()}
+    return {posixpath.normpath(mount.destination): mount for mount in spec.mounts}
 
 
-def path(text: Any) -> str:
-    """A path of the container as CRIU writes it; TypeError for anything else."""
-    if not isinstance(text, str) or not text.startswith("/"):
-        raise TypeError(f"{str(text)[:100]!r} is no path")
+def path(text: str) -> str:
+    """A path of the container as CRIU writes it; IntegrityError for what is not absolute."""
+    if not text.startswith("/"):
+        raise IntegrityError(f"the OCI specification has {text[:100]!r} where a path from the root has to be")
     return posixpath.normpath(f"/{text.lstrip('/')}")
 
 
-def _device(found: dict[str, Any]) -> tuple[str, int, int]:
-    kind = "b" if found.get("type") == "b" else "c"
-    return kind, int(found.get("major") or 0), int(found.get("minor") or 0)
+def _device(found: oci.Device) -> tuple[str, int, int]:
+    return "b" if found.type == "b" else "c", found.major, found.minor
 
 
-def _mask(sets: dict[str, Any], name: str) -> int:
-    return capability_mask(tuple(str(each) for each in sets.get(name) or ()))
-
-
-def _object(value: Any) -> dict[str, Any] | None:
-    if value is not None and not isinstance(value, dict):
-        raise TypeError("its seccomp profile is not an object")
-    return value or None
-
-
-def _mount(mount: dict[str, Any]) -> Mount:
-    options = mount.get("options") or ()
-    bind = mount.get("type") == "bind" or {"bind", "rbind"} & set(options)
+def _mount(mount: oci.Mount) -> Mount:
     flags = 0
-    for option in options:
+    for option in mount.options:
         flags |= _OPTIONS.get(option, 0)
-    return Mount("bind" if bind else str(mount.get("type") or ""), flags, "rbind" in options)
+    return Mount("bind" if mount.is_bind else mount.type, flags, "rbind" in mount.options)

@@ -7,12 +7,13 @@ Source: images/seccomp.proto; criu/seccomp.c, cr-restore.c; seccomp(2).
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import profile
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.images import Images, Message
+from ocickpt.oci import Seccomp
 
 _DISABLED, _FILTER = 0, 2
 _TSYNC: Final = 1
@@ -73,7 +74,7 @@ def _chain(thread: Message, filters: list[Message], number: int) -> list[Message
     return found
 
 
-def _weaker(code: bytes, wanted: dict[str, Any]) -> str:
+def _weaker(code: bytes, wanted: Seccomp) -> str:
     """What a filter allows that the profile does not; nothing if there is none."""
     from ocickpt.gate.bpf import only_refuses
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from ocickpt import atomic
 from ocickpt.errors import IntegrityError
+from ocickpt.oci import Condition, Seccomp
 
 if TYPE_CHECKING:
     from ocickpt.gate.libseccomp import Call
@@ -43,24 +45,24 @@ _SORTED_FROM: Final = 32
 _MOST_CALLS: Final = 10_000
 
 
-def compiled(profile: dict[str, Any], *, like: bytes = b"") -> Iterator[bytes]:
+def compiled(profile: Seccomp, *, like: bytes = b"") -> Iterator[bytes]:
     """The filters that the runtimes make of `profile` on this host, which sort it in two ways; that of crun first.
 
-    With `like` a filter, that which is sorted as it is comes first. Raises IntegrityError for a profile that is none,
-    UnsupportedError for an architecture that is unknown here, PrerequisiteError without libseccomp.
+    With `like` a filter, that which is sorted as it is comes first. Raises IntegrityError for a profile that says what
+    cannot be, UnsupportedError for an architecture that is unknown here, PrerequisiteError without libseccomp.
     """
-    text = json.dumps(profile, sort_keys=True)
+    name = hashlib.sha256(msgspec.json.encode(profile)).hexdigest()
     levels = (_TREE, _LIST) if _GREATER in like[: 8 * _LOOK : 8] else (_LIST, _TREE)
     for level in levels:
-        yield _compiled(text, level)
+        yield _compiled(profile, name, level)
 
 
-def _compiled(text: str, level: int) -> bytes:
+def _compiled(profile: Seccomp, name: str, level: int) -> bytes:
     """The filter, from where it was put when it was compiled before: mostly it is the same few profiles."""
-    path = CACHE / f"{hashlib.sha256(text.encode()).hexdigest()}-{level}"
+    path = CACHE / f"{name}-{level}"
     with contextlib.suppress(OSError):
         return path.read_bytes()
-    code = _compile_text(text, level)
+    code = _compile(profile, level)
     with contextlib.suppress(OSError):  # it is compiled again the next time
         _keep(path, code)
     return code
@@ -75,49 +77,52 @@ def _keep(path: Path, code: bytes) -> None:
         atomic.replace(path, code, suffix=f".{os.getpid()}")
 
 
-def _compile_text(text: str, level: int) -> bytes:
-    profile = json.loads(text)
+def _compile(profile: Seccomp, level: int) -> bytes:
     try:
-        default = _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
+        default = _action(profile.default_action, profile.default_errno_ret)
         calls = list(_calls(profile, default))
-        architectures = [str(each) for each in profile.get("architectures") or ()]
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise IntegrityError(f"the container's seccomp profile is not of the right form: {error}") from error
     from ocickpt.gate import libseccomp  # not for a profile that was compiled before
 
-    return libseccomp.compile_calls(default, architectures, calls, sort=level == _TREE and len(calls) > _SORTED_FROM)
+    sort = level == _TREE and len(calls) > _SORTED_FROM
+    return libseccomp.compile_calls(default, list(profile.architectures), calls, sort=sort)
 
 
-def _calls(profile: dict[str, Any], default: int) -> Iterator[Call]:
+def _calls(profile: Seccomp, default: int) -> Iterator[Call]:
     from ocickpt.gate.libseccomp import Call
 
     count = 0
-    for rule in profile.get("syscalls") or ():
-        action = _action(rule["action"], rule.get("errnoRet"))
-        conditions = tuple(
-            (int(each["index"]), _OPERATORS[each["op"]], int(each.get("value") or 0), int(each.get("valueTwo") or 0))
-            for each in rule.get("args") or ()
-        )
-        if any(not (0 <= index < 6 and 0 <= min(values) <= max(values) < 1 << 64) for index, _, *values in conditions):
-            raise ValueError("a system call has six arguments of 64 bits")
+    for rule in profile.syscalls:
+        action = _action(rule.action, rule.errno_ret)
+        conditions = tuple(map(_condition, rule.args))
         # Two conditions on one argument are alternatives (runc, crun: "Revert to old behavior").
         twice = len({index for index, *_ in conditions}) < len(conditions)
-        for name in rule["names"]:
+        for name in rule.names:
             count += 1
             if count > _MOST_CALLS:
                 raise ValueError("it has too many rules")
             if action == default:
                 continue
             for each in ((one,) for one in conditions) if twice else (conditions,):
-                yield Call(str(name), action, each)
+                yield Call(name, action, each)
 
 
-def _action(name: Any, errno: Any) -> int:
+def _condition(given: Condition) -> tuple[int, int, int, int]:
+    if given.op not in _OPERATORS:
+        raise ValueError(f"{given.op[:100]!r} is no operator")
+    values = (given.value, given.value_two)
+    if not (0 <= given.index < 6 and 0 <= min(values) <= max(values) < 1 << 64):
+        raise ValueError("a system call has six arguments of 64 bits")
+    return given.index, _OPERATORS[given.op], given.value, given.value_two
+
+
+def _action(name: str, errno: int | None) -> int:
     if name not in _ACTIONS:
-        raise ValueError(f"{str(name)[:100]!r} is no action")
+        raise ValueError(f"{name[:100]!r} is no action")
     if name not in _WITH_ERRNO:
         return _ACTIONS[name]
-    number = _EPERM if errno is None else int(errno)
+    number = _EPERM if errno is None else errno
     if not 0 <= number <= 0xFFFF:
         raise ValueError(f"{number} is no errno")
     return _ACTIONS[name] | number

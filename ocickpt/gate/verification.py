@@ -7,14 +7,13 @@ and mounts what the images list: looking at the container afterwards would be to
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from ocickpt.artifact import parts
-from ocickpt.artifact.origin import labels
+from ocickpt import oci
+from ocickpt.artifact import origin, parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Description
 from ocickpt.engine import criu, podman
-from ocickpt.engine.podman import allowed
+from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.podman.imported import Imported, import_config
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import confinement
@@ -23,7 +22,7 @@ from ocickpt.gate.expected import Expected
 from ocickpt.gate.files import check_descriptors, check_tree
 from ocickpt.gate.images import Images
 from ocickpt.gate.tasks import check_cgroups
-from ocickpt.model import FileType, Kind, parse_json
+from ocickpt.model import FileType, Kind
 from ocickpt.trust import security
 
 _IMAGES = "checkpoint/"
@@ -31,14 +30,12 @@ _DESCRIPTORS = "checkpoint/descriptors.json"
 _MOUNTS = re.compile(rf"{_IMAGES}{confinement.MOUNTS.pattern}", re.ASCII)
 
 
-def saved(rebuilder: Rebuilder) -> tuple[dict[str, Any], dict[str, Any]]:
+def saved(rebuilder: Rebuilder) -> tuple[libpod.Record, oci.Saved]:
     """The container's configuration and OCI specification, not yet held against anything (see `verify`)."""
-    config = parse_json(rebuilder.file(parts.CONFIG), "container's configuration")
-    spec = parse_json(rebuilder.file(parts.SPEC), "container's OCI specification")
-    return config, spec
+    return origin.configuration(rebuilder.file(parts.CONFIG)), origin.specification(rebuilder.file(parts.SPEC))
 
 
-def imported_config(config: dict[str, Any], spec: dict[str, Any], shown: Description, roots: podman.Roots) -> Imported:
+def imported_config(config: libpod.Record, spec: oci.Saved, shown: Description, roots: podman.Roots) -> Imported:
     """The container as podman may get to see it, once it is the one that the description shows; IntegrityError."""
     found = import_config(config, spec, roots.graph, roots.volumes)
     if (found.id, found.name, found.image_id, found.runtime) != (
@@ -53,20 +50,20 @@ def imported_config(config: dict[str, Any], spec: dict[str, Any], shown: Descrip
 
 def verify(
     rebuilder: Rebuilder,
-    config: dict[str, Any],
-    spec: dict[str, Any],
+    config: libpod.Record,
+    spec: oci.Saved,
     shown: Description,
-    bundle: dict[str, Any] | None = None,
+    bundle: oci.Bundle | None = None,
 ) -> None:
     """Hold what is `saved` against what the description shows of the container's security, and CRIU's images against
     the specification: that of the `bundle` that they are to be restored in, if there is one already.
 
     Raises IntegrityError, UnsupportedError.
     """
-    real = security.summary(spec, criu.images_lsm(rebuilder.file(parts.INVENTORY)), labels(config))
+    real = security.summary(spec, criu.images_lsm(rebuilder.file(parts.INVENTORY)), origin.labels(config.config))
     if real != shown.security:
         raise IntegrityError("the checkpoint's security settings are not those its description shows")
-    expected = Expected.of(bundle or allowed.only(spec, allowed.SPEC, "OCI specification"))
+    expected = Expected.of(bundle or spec)
     if _DESCRIPTORS in rebuilder.small_files():
         check_descriptors(rebuilder.file(_DESCRIPTORS))
     found = of(rebuilder)

@@ -115,7 +115,7 @@ def _damage(store: Store, reference: Reference, manifest: Manifest) -> str:
     if reference.transport == "docker":
         return ""
     try:
-        artifact.config(store, reference, manifest).check()
+        artifact.config(store, reference, manifest)
     except (IntegrityError, NotFoundError, UnsupportedError) as error:
         return _trouble(error)
     gone = [layer for layer in manifest.layers if not store.has_blob(layer)]

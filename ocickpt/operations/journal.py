@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import msgspec
 
 from ocickpt import atomic, failpoint, processes
-from ocickpt.description import Options, Origin
+from ocickpt.description import USUAL_OPTIONS, Options, Origin
 from ocickpt.errors import BusyError, StorageError
 from ocickpt.model import Published, json_value
 from ocickpt.store.local import default_path
@@ -61,7 +61,7 @@ class Dumping(Record, frozen=True, kw_only=True):
     """The image's layers below a captured upper directory, topmost first."""
     image_digest: str = ""
     runtime: str = ""
-    options: Options = Options()
+    options: Options = USUAL_OPTIONS
     origin: Origin | None = None
     """Where and by what the container was dumped: it may be published after an upgrade."""
     published: Published | None = None

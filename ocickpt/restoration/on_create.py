@@ -20,9 +20,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ocickpt import artifact, config, libraries, names, proc, rendezvous
+from ocickpt import artifact, config, libraries, names, oci, proc, rendezvous
 from ocickpt.artifact.origin import volumes
 from ocickpt.engine import criu, host, podman
 from ocickpt.engine.container import Running
@@ -30,7 +29,7 @@ from ocickpt.engine.files import openat2
 from ocickpt.engine.podman import storage
 from ocickpt.engine.runtime import calling, command_line
 from ocickpt.engine.runtime.crun import CRIU_CONFIGURATION
-from ocickpt.errors import CommandError, IncompatibleError, OcickptError, StorageError
+from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError, StorageError
 from ocickpt.gate.expected import mounts_of
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
@@ -41,6 +40,7 @@ from ocickpt.restoration import bundle, policy, preflight
 from ocickpt.restoration.sequence import Saved, Sequence, Target, Way
 from ocickpt.store import Access, CachedSource, open_source
 
+_CONFIG = "bundle's config.json"
 _KEPT = ("--pid-file", "--console-socket")
 _SECONDS = 200.0
 """For all that is fetched before the container is there: after 240 s podman gives up (ContainerCreateTimeout)."""
@@ -94,14 +94,14 @@ def create(call: list[str], rest: list[str]) -> int:
     request = _Request(call, rest, command_line.container(rest, "create"), _bundle(rest))
     try:
         spec = json.loads((request.bundle / "config.json").read_bytes())
-        wanted = str((spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE) or "")
-    except (OSError, ValueError, AttributeError):
+        wanted = oci.annotations_of(spec, _CONFIG).get(names.ANNOTATION_RESTORE, "")
+    except (OSError, ValueError, IntegrityError):
         wanted = ""  # the runtime will say what is wrong with it
     if not wanted or not request.id or was_restored(request.bundle, request.id):
         command_line.become(call[0], [*call[1:], "create", *rest])
     try:
         with interrupts.undisturbed():
-            _create(request, spec, wanted)
+            _create(request, oci.read_bundle(spec, _CONFIG), wanted)
     except Exception as error:  # noqa: BLE001 - nobody sees a traceback of what an engine calls
         return refuse(_ours(error), command_line.option(call[1:], "--log"))
     return 0
@@ -116,7 +116,7 @@ def _ours(error: Exception) -> OcickptError:
     return OcickptError(f"this is a bug: {libraries.reason(error)}")
 
 
-def _create(request: _Request, spec: dict[str, Any], wanted: str) -> None:
+def _create(request: _Request, spec: oci.Bundle, wanted: str) -> None:
     host_config = config.load()
     reference = policy.pinned(wanted, host_config)
     helpers = _helpers(request, spec)
@@ -158,9 +158,9 @@ def _empty(place: Path) -> None:
         os.close(handle)
 
 
-def _helpers(request: _Request, spec: dict[str, Any]) -> Helpers | None:
+def _helpers(request: _Request, spec: oci.Bundle) -> Helpers | None:
     """What will bring the container's memory after it, if that is wanted."""
-    if (spec.get("annotations") or {}).get(names.ANNOTATION_RESTORE_LAZY) != "true":
+    if spec.annotations.get(names.ANNOTATION_RESTORE_LAZY) != "true":
         return None
     return Helpers(str(request.work))
 
@@ -171,7 +171,7 @@ class OnCreate(Way):
     def __init__(
         self,
         request: _Request,
-        spec: dict[str, Any],
+        spec: oci.Bundle,
         helpers: Helpers | None,
         *,
         source: CachedSource,
@@ -213,19 +213,18 @@ class OnCreate(Way):
 
     def trees(self, target: Target) -> Iterator[tuple[Kind, Path, str]]:
         """Root filesystem and volumes; a volume is emptied again when the restore fails."""
-        root = (target.spec.get("root") or {}).get("path", "rootfs")
-        yield Kind.ROOTFS, target.bundle / root, ""
-        for volume in volumes(self._saved.config):
+        yield Kind.ROOTFS, target.spec.root_in(target.bundle), ""
+        for volume in volumes(self._saved.config.config):
             place = bundle.volume_place(target.spec, volume.destination)
             self._undo.callback(_empty, place)
             yield Kind.VOLUME, place, volume.name
 
     def place_images(self, saved: Saved, target: Target) -> None:
         """Images and memory, and /dev/shm, which podman has made; the helpers begin."""
-        shm = mounts_of(target.spec).get(_SHM, {})
-        if shm.get("source", "").startswith("/"):
+        shm = mounts_of(target.spec).get(_SHM)
+        if shm and shm.source.startswith("/"):
             (self.work / "shm").mkdir()
-            saved.rebuilder.shm(Path(shm["source"]), self.work / "shm")
+            saved.rebuilder.shm(Path(shm.source), self.work / "shm")
         saved.rebuilder.images(target.image_path)
         saved.rebuilder.pages(target.image_path, lazy=bool(self.follow))
         if self.follow:
@@ -260,9 +259,9 @@ class OnCreate(Way):
         made, spec = self._saved.artifact.description.options, self._bundle_spec
         options = ["--tcp-established"] if made.tcp_established else []
         options += ["--file-locks"] if made.file_locks else []
-        if host.lsm() == "selinux" and (label := (spec.get("process") or {}).get("selinuxLabel")):
+        if host.lsm() == "selinux" and (label := spec.process.selinux_label):
             options += ["--lsm-profile", f"selinux:{label}"]
-            if context := (spec.get("linux") or {}).get("mountLabel"):
+            if context := spec.linux.mount_label:
                 options += ["--lsm-mount-context", context]
         for name in _KEPT:
             if value := command_line.option(self._request.rest, name, "create"):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ocickpt import rendezvous
-from ocickpt.artifact import parts
+from ocickpt.artifact import origin, parts
 from ocickpt.engine import podman
 from ocickpt.engine.container import Container, Running
 from ocickpt.engine.files import archive
@@ -19,7 +19,7 @@ from ocickpt.engine.podman import healthcheck
 from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.gate import confinement
 from ocickpt.lazy import attach
-from ocickpt.model import Progress, parse_json
+from ocickpt.model import Progress
 from ocickpt.operations import channel, workdir
 from ocickpt.operations.journal import Journal, Restore
 from ocickpt.trust import process, security
@@ -112,7 +112,7 @@ def _confine(container: Container, work: Path) -> None:
             spec = member.stream.read()
         elif confinement.MOUNTS.fullmatch(member.name.removeprefix("checkpoint/")):
             mountpoints.append(member.stream.read())
-    shown = security.summary(parse_json(spec, "container's OCI specification"))
+    shown = security.summary(origin.specification(spec))
     with suppress(NotFoundError):  # it ran, and has ended meanwhile
         confinement.complete(container.running, mountpoints)
         if problem := process.unconfined(container.pid, shown):

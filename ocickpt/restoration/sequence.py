@@ -21,13 +21,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
+from ocickpt import oci
 from ocickpt.artifact import Artifact, load_index
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Security
 from ocickpt.engine.container import Running
 from ocickpt.engine.host import Host
+from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.runtime.base import Additions
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import confinement, deleted_files, verification
@@ -44,9 +46,9 @@ class Saved:
 
     artifact: Artifact
     rebuilder: Rebuilder
-    config: dict[str, Any]
+    config: libpod.Record
     """The engine's configuration of the container."""
-    spec: dict[str, Any]
+    spec: oci.Saved
     """The OCI specification it ran with."""
 
     @classmethod
@@ -61,7 +63,7 @@ class Target:
     """A container that the runtime is about to restore."""
 
     bundle: Path
-    spec: dict[str, Any]
+    spec: oci.Bundle
     """What stands in the bundle."""
     image_path: Path
     """Where the runtime will look for CRIU's images."""
@@ -77,7 +79,7 @@ class Way(ABC):
         self.follow = follow
         self.progress = progress
 
-    spec: dict[str, Any] | None = None
+    spec: oci.Bundle | None = None
     """The specification of the container that it is restored in, where that is not the checkpoint's own."""
 
     @property
@@ -148,7 +150,6 @@ class Sequence:
         return done
 
     def _hold(self) -> None:
-        self._saved.artifact.description.check()
         verification.verify(
             self._saved.rebuilder,
             self._saved.config,

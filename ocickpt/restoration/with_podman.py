@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocickpt import artifact, proc, processes, rendezvous
+from ocickpt import artifact, oci, proc, processes, rendezvous
 from ocickpt.artifact import parts
 from ocickpt.engine import criu, podman
 from ocickpt.engine.container import Running
@@ -62,7 +62,7 @@ def restore(
         if prepared.helpers:
             pinned = reference.with_digest(descriptor.digest)
             prepared.helpers.result().prepare(attach.reading(pinned, access, prepared.facts.result()))
-        found = artifact.unchecked(source, reference, descriptor, manifest)
+        found = artifact.opened(source, reference, descriptor, manifest)
         name = options.name or found.description.container.name
         for record in finished:
             # This very restore had been interrupted when all but saying so was done.
@@ -232,7 +232,8 @@ class WithPodman(Way):
             return {"error": "this is a restore"}
         bundle = Path(message["bundle"])
         try:
-            spec = parse_json((bundle / "config.json").read_bytes(), "bundle's config.json")
+            what = "bundle's config.json"
+            spec = oci.read_bundle(parse_json((bundle / "config.json").read_bytes(), what), what)
             image_path, usual = Path(message["image_path"]), message.get("criu_configuration", "")
             more = sequence.ready(Target(bundle, spec, image_path, usual))
         except OSError as error:
@@ -245,7 +246,7 @@ class WithPodman(Way):
     def trees(self, target: Target) -> Iterator[tuple[Kind, Path, str]]:
         """All that podman was not given in the archive."""
         if not self._options.ignore_rootfs:
-            yield Kind.ROOTFS, Path(target.spec["root"]["path"]), ""
+            yield Kind.ROOTFS, target.spec.root_in(target.bundle), ""
         if not self._options.ignore_volumes:
             yield from ((Kind.VOLUME, Path(place), name) for name, place in self._imported.volumes.items())
 

@@ -20,7 +20,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ocickpt import names, rendezvous
+from ocickpt import names, oci, rendezvous
 from ocickpt.artifact import origin, parts
 from ocickpt.config import Config
 from ocickpt.description import Options
@@ -41,10 +41,9 @@ _PAGEMAP = re.compile(r"pagemap-(\d+)\.img", re.ASCII)
 
 def wanted(found: database.Recorded, host: Config) -> str:
     """Where a checkpoint of that container is to go; nothing when nobody said so."""
-    spec = parse_json(found.spec.read_bytes(), "container's OCI specification")
-    asked = (spec.get("annotations") or {}).get(names.ANNOTATION_PUSH)
-    if asked:
-        return str(asked)
+    what = "container's OCI specification"
+    if asked := oci.annotations_of(parse_json(found.spec.read_bytes(), what), what).get(names.ANNOTATION_PUSH):
+        return asked
     return f"{host.repository}/{found.container.name.lower()}:{stamp()}" if host.repository else ""
 
 

@@ -47,6 +47,8 @@ def checkpoint(call: list[str], rest: list[str], bundle: Path) -> int:
                 leave_running=_asks(rest, "--leave-running"),
                 tcp_established=_asks(rest, "--tcp-established"),
                 file_locks=_asks(rest, "--file-locks"),
+                rootfs=True,
+                volumes=True,
             )
             made = collect.begin(found, text, options)
     except Exception as error:  # noqa: BLE001 - whatever it is, podman gets its checkpoint

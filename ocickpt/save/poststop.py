@@ -44,7 +44,13 @@ def push(container: str, bundle: str) -> int:
 def _package(found: database.Recorded, text: str) -> None:
     # The state says nothing of how it was dumped, but who runs us does, unless it is podman's service.
     words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-    options = Options(tcp_established="--tcp-established" in words, file_locks="--file-locks" in words)
+    options = Options(
+        leave_running=False,
+        tcp_established="--tcp-established" in words,
+        file_locks="--file-locks" in words,
+        rootfs=True,
+        volumes=True,
+    )
     made = collect.begin(found, text, options)
     try:
         collect.take_files(found, Path(made.record.work))

@@ -5,69 +5,31 @@ Source: runtime-spec, config.md and config-linux.md.
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from msgspec import structs
 
-from ocickpt.description import Capabilities, IdMap, Seccomp, Security, SELinux, UserNamespace
-from ocickpt.errors import IntegrityError
-from ocickpt.model import digest_of
+from ocickpt import oci
+from ocickpt.description import Capabilities, IdMap, ImagesLsm, Seccomp, Security, SELinux, UserNamespace
+
+NO_LABELS = SELinux("", "")
 
 
-def summary(spec: dict[str, Any], images_lsm: str = "unknown", labels: dict[str, str] | None = None) -> Security:
+def summary(spec: oci.Spec, images_lsm: ImagesLsm = "unknown", labels: SELinux = NO_LABELS) -> Security:
     """What `spec` (a config.json or spec.dump) confines a container with.
 
-    `labels` are the engine's own SELinux labels ("process", "mount"), which podman keeps beside the
-    specification; `images_lsm` is the module whose labels the CRIU images carry.
+    `labels` are the engine's own SELinux labels, which podman keeps beside the specification; `images_lsm` is the
+    module whose labels the CRIU images carry.
     """
-    labels = labels or {}
-    process, linux = _object(spec, "process"), _object(spec, "linux")
-    capabilities, seccomp = _object(process, "capabilities"), linux.get("seccomp")
+    process, linux = spec.process, spec.linux
     return Security(
-        selinux=SELinux(
-            process=labels.get("process") or _text(process, "selinuxLabel"),
-            mount=labels.get("mount") or _text(linux, "mountLabel"),
-        ),
-        apparmor=_text(process, "apparmorProfile"),
-        seccomp=Seccomp("filter", _profile_digest(seccomp)) if seccomp else Seccomp("none", ""),
-        capabilities=Capabilities(
-            **{
-                name: _names(capabilities, name)
-                for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
-            }
-        ),
-        no_new_privileges=process.get("noNewPrivileges") is True,
-        user_namespace=UserNamespace(_maps(linux, "uidMappings"), _maps(linux, "gidMappings")),
+        selinux=SELinux(labels.process or process.selinux_label, labels.mount or linux.mount_label),
+        apparmor=process.apparmor_profile,
+        seccomp=Seccomp("filter", linux.seccomp.digest()) if linux.seccomp else Seccomp("none", ""),
+        capabilities=Capabilities(**structs.asdict(process.capabilities)),
+        no_new_privileges=process.no_new_privileges,
+        user_namespace=UserNamespace(_maps(linux.uid_mappings), _maps(linux.gid_mappings)),
         images_lsm=images_lsm,
     )
 
 
-def _profile_digest(profile: Any) -> str:
-    return digest_of(json.dumps(profile, sort_keys=True, separators=(",", ":")).encode())
-
-
-def _object(value: dict[str, Any], name: str) -> dict[str, Any]:
-    found = value.get(name) or {}
-    if not isinstance(found, dict):
-        raise IntegrityError(f"the OCI specification's {name} is not an object")
-    return found
-
-
-def _text(value: dict[str, Any], name: str) -> str:
-    found = value.get(name) or ""
-    if not isinstance(found, str):
-        raise IntegrityError(f"the OCI specification's {name} is not a string")
-    return found
-
-
-def _names(value: dict[str, Any], name: str) -> tuple[str, ...]:
-    found = value.get(name) or []
-    if not isinstance(found, list):
-        raise IntegrityError(f"the OCI specification's {name} capabilities are not a list")
-    return tuple(str(each) for each in found)
-
-
-def _maps(linux: dict[str, Any], name: str) -> tuple[IdMap, ...]:
-    try:
-        return tuple(IdMap(int(m["containerID"]), int(m["hostID"]), int(m["size"])) for m in linux.get(name) or ())
-    except (TypeError, KeyError, ValueError) as error:
-        raise IntegrityError(f"the OCI specification's {name} are not id mappings") from error
+def _maps(given: tuple[oci.IdMapping, ...]) -> tuple[IdMap, ...]:
+    return tuple(IdMap(each.container, each.host, each.size) for each in given)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ocickpt.artifact import Artifact
 from ocickpt.cli.main import VERBS
 from ocickpt.description import (
+    Amounts,
     Capabilities,
     ContainerInfo,
     Contents,
@@ -235,22 +236,21 @@ def description(name: str = "web") -> Description:
         runtime=Runtime("crun", "1.28"),
         criu=Criu("4.2.1"),
         host=HostInfo("amd64", "6.18.5", "v2", ("avx", "sse2"), 4096, "debian 13"),
-        options=Options(leave_running=True, volumes=False),
+        options=Options(leave_running=True, tcp_established=False, file_locks=False, rootfs=True, volumes=False),
         security=Security(
             selinux=SELinux("system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2"),
             apparmor="containers-default",
             seccomp=Seccomp("filter", DIGEST),
-            capabilities=Capabilities(bounding=capabilities, effective=capabilities, permitted=capabilities),
+            capabilities=Capabilities(
+                bounding=capabilities, effective=capabilities, permitted=capabilities, inheritable=(), ambient=()
+            ),
             no_new_privileges=True,
             user_namespace=UserNamespace((IdMap(0, 100_000, 65_536),), (IdMap(0, 200_000, 65_536),)),
             images_lsm="selinux",
         ),
         volumes=(VolumeInfo("data", "/var/lib/data"), VolumeInfo("cache", "/cache")),
-        contents={
-            Kind.BOOT: Contents(40, 700_000),
-            Kind.MEMORY: Contents(1, 1_074_000_000),
-            Kind.VOLUME: Contents(0, 0),
-        },
+        contents=Amounts(boot=Contents(40, 700_000), memory=Contents(1, 1_074_000_000), volume=Contents(0, 0)),
+        parent=None,
     )
 
 

@@ -82,7 +82,7 @@ def test_one_that_is_not_there(tmp_path: Path) -> None:
     [
         ("click", "python3-click", ["list"]),
         ("click", "python3-click", ["doctor"]),
-        ("jsonschema", "python3-jsonschema", ["inspect", "REF"]),
+        ("msgspec", "python3-msgspec", ["inspect", "REF"]),
         ("libarchive", "python3-libarchive-c", ["push", "ARCHIVE", "REF"]),
         ("numpy", "python3-numpy", ["pull", "-o", "OUTPUT", "REF"]),
         ("numpy", "python3-numpy", ["push", "ARCHIVE", "REF"]),

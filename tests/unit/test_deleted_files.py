@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ocickpt import oci
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate import deleted_files, verification
 from ocickpt.gate.remaps import check_remaps
@@ -115,10 +116,8 @@ def test_what_a_volume_or_a_bind_has_in_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: Path, kind: str, path: str, refused: bool
 ) -> None:
     found_in(monkeypatch, Images(path, "/data", "/data"))
-    spec = {
-        "root": {"path": str(tmp_path / "rootfs")},
-        "mounts": [{"destination": "/data", "type": "bind", "source": str(place), "options": ["rbind", kind]}],
-    }
+    mount = oci.Mount("/data", "bind", str(place), ("rbind", kind))
+    spec = oci.Bundle(root=oci.Root(str(tmp_path / "rootfs")), mounts=(mount,))
     if refused:
         with pytest.raises(IntegrityError, match="behind a symlink"):
             deleted_files.check_placed(Rebuilder(), spec, tmp_path)  # type: ignore[arg-type]
@@ -129,12 +128,12 @@ def test_what_a_volume_or_a_bind_has_in_place(
 def test_of_what_is_mounted_from_elsewhere_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found_in(monkeypatch, Images("/data/plain/file", "/data", "/data"))
     with pytest.raises(IntegrityError, match="behind a symlink"):
-        deleted_files.check_placed(Rebuilder(), {"root": {"path": "/nowhere"}}, tmp_path)  # type: ignore[arg-type]
+        deleted_files.check_placed(Rebuilder(), oci.Bundle(root=oci.Root("/nowhere")), tmp_path)  # type: ignore[arg-type]
 
 
 def imported(place: Path) -> Any:
-    mounts = [{"destination": "/data", "type": "bind", "source": str(place), "options": ["rbind"]}]
-    return SimpleNamespace(volumes={"vol": str(place)}, spec={"mounts": mounts})
+    mount = oci.Mount("/data", "bind", str(place), ("rbind",))
+    return SimpleNamespace(volumes={"vol": str(place)}, spec=oci.Saved(mounts=(mount,)))
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
+from msgspec import convert
+from msgspec.structs import replace
 
-from ocickpt import names
+from ocickpt import names, schema
 from ocickpt.description import (
+    Amounts,
     Capabilities,
     ContainerInfo,
     Contents,
@@ -27,7 +31,7 @@ from ocickpt.description import (
     UserNamespace,
     VolumeInfo,
 )
-from ocickpt.errors import IntegrityError, UnsupportedError
+from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
 from ocickpt.model import Kind
 
 DIGEST = "sha256:" + "ab" * 32
@@ -39,18 +43,18 @@ FULL = Description(
     runtime=Runtime("crun", "1.28"),
     criu=Criu("4.2.1"),
     host=HostInfo("amd64", "6.18.5", "v2", ("avx2", "sse4_2"), 4096, "debian 13"),
-    options=Options(leave_running=True, tcp_established=True, volumes=False),
+    options=Options(leave_running=True, tcp_established=True, file_locks=False, rootfs=True, volumes=False),
     security=Security(
         SELinux("system_u:system_r:container_t:s0:c1,c2", "system_u:object_r:container_file_t:s0:c1,c2"),
         "containers-default",
         Seccomp("filter", DIGEST),
-        Capabilities(bounding=("CAP_CHOWN", "CAP_KILL")),
+        Capabilities(bounding=("CAP_CHOWN", "CAP_KILL"), effective=(), permitted=(), inheritable=(), ambient=()),
         no_new_privileges=True,
         user_namespace=UserNamespace((IdMap(0, 100000, 65536),), (IdMap(0, 100000, 65536),)),
         images_lsm="none",
     ),
     volumes=(VolumeInfo("data", "/var/lib/data"),),
-    contents={Kind.MEMORY: Contents(3, 1 << 30), Kind.BOOT: Contents(50, 1 << 20)},
+    contents=Amounts.of({Kind.MEMORY: Contents(3, 1 << 30), Kind.BOOT: Contents(50, 1 << 20)}),
     parent=DIGEST,
 )
 
@@ -62,7 +66,7 @@ def document() -> dict[str, Any]:
 
 def test_round_trip() -> None:
     assert Description.from_bytes(FULL.to_bytes()) == FULL
-    other = dataclasses.replace(FULL, parent=None, volumes=(), contents={})
+    other = replace(FULL, parent=None, volumes=(), contents=Amounts())
     assert Description.from_bytes(other.to_bytes()) == other
 
 
@@ -130,35 +134,180 @@ def test_what_does_not_match_is_refused(path: tuple[str, ...], value: object) ->
         Description.from_bytes(json.dumps(found).encode())
 
 
-@pytest.mark.parametrize("value", [None, 1, "x", True, [], ["x"], [None], {}, {"a": 1}])
-@pytest.mark.parametrize("member", ["created", "container", "host", "options", "security", "volumes", "contents"])
-def test_before_the_check_only_types_are_certain(member: str, value: object) -> None:
-    """What was not checked yet can be worked with, and trips nothing up."""
-    found = document() | {member: value}
-    try:
-        read = Description.unchecked(json.dumps(found).encode())
-    except IntegrityError:
-        return
-    assert isinstance(read.created, str)
-    assert all(isinstance(each, VolumeInfo) for each in read.volumes)
-    assert all(isinstance(each, Contents) for each in read.contents.values())
-    assert (member, value) in (("created", "x"), ("volumes", []), ("contents", {}), ("contents", {"a": 1}))
-
-
-@pytest.mark.parametrize("member", sorted(document()))
-def test_every_member_is_required(member: str) -> None:
-    found = document()
-    del found[member]
-    with pytest.raises(IntegrityError):
-        Description.from_bytes(json.dumps(found).encode())
-
-
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b" " * (names.MAX_CONFIG_BYTES + 1), b"[" * 100_000])
 def test_what_is_not_a_config_is_refused(data: bytes) -> None:
     with pytest.raises(IntegrityError):
         Description.from_bytes(data)
 
 
-def test_what_would_be_refused_is_not_written() -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(FULL, created=""),
+        replace(FULL, parent="sha256:12"),
+        replace(FULL, container=ContainerInfo("c" * 64, "line\n", "")),
+        replace(FULL, container=ContainerInfo("c" * 64, "\ud800", "")),
+        replace(FULL, image=ImageInfo("x", "y", "\n")),
+        replace(FULL, host=replace(FULL.host, page_size=1)),
+        replace(FULL, host=replace(FULL.host, cpu_features=("x",) * 4097)),
+        replace(FULL, contents=Amounts(boot=Contents(-1, 0))),
+        replace(FULL, volumes=(VolumeInfo("x" * 4097, "/"),)),
+        replace(FULL, security=replace(FULL.security, user_namespace=UserNamespace((IdMap(0, 0, -1),), ()))),
+    ],
+)
+def test_what_would_be_refused_is_not_written(wrong: Description) -> None:
     with pytest.raises(IntegrityError):
-        dataclasses.replace(FULL, created="").to_bytes()
+        wrong.to_bytes()
+
+
+# The two words on what a config is: the schema, which is public, and the types here, by which it is read.
+
+SCHEMA: dict[str, Any] = json.loads(schema.text("checkpoint-config"))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+OTHERS: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    1.0,
+    4096.0,
+    1.5,
+    1e300,
+    1 << 63,
+    2**64 - 1,
+    "",
+    "x",
+    [],
+    {},
+    [None],
+    {"a": 1},
+)
+TEXTS = (
+    "x\n",
+    "\n",
+    "\0",
+    "\x1f",
+    "\x7f",
+    "\x9f",
+    "\ud800",
+    "\xa0",
+    "\u2028",
+    "é",
+    "x" * 4096,
+    "\U0001f40b" * 4096,
+    "x" * 4097,
+)
+CONSTRAINTS = frozenset(
+    {"type", "const", "enum", "pattern", "not", "required", "oneOf", "minimum", "maximum", "maxLength", "maxItems"}
+)  # fmt: skip
+
+
+def everything() -> dict[str, Any]:
+    """A config that has each member that the schema knows, and something in each list."""
+    found = document()
+    found["contents"] = {kind.name.lower(): {"files": 1, "bytes": 1} for kind in Kind}
+    found["security"]["capabilities"] = {name: ["CAP_KILL"] for name in found["security"]["capabilities"]}
+    return found
+
+
+def resolved(node: dict[str, Any]) -> dict[str, Any]:
+    """A part of the schema with what it refers to."""
+    for other in (node, *node.get("allOf", ())):
+        if "$ref" in other:
+            node = {**SCHEMA["$defs"][other["$ref"].rpartition("/")[2]], **node}
+    return node
+
+
+def variants(node: dict[str, Any], value: Any) -> Iterator[Any]:
+    """`value` with one thing changed, for each thing that this part of the schema says something about."""
+    node = resolved(node)
+    yield from OTHERS
+    yield from node.get("enum", ())
+    for key, by in (("minimum", -1), ("maximum", 1)):
+        if key in node:
+            yield from (node[key], float(node[key]), node[key] + by, float(node[key]) + by)
+    if isinstance(value, str):
+        yield from (value + each for each in (*TEXTS[:5], "\r", " ", "0"))
+        yield from (value[:-1], f" {value}", value.upper(), value.replace("0", "\u0660"), value.replace("2026", "x"))
+        yield from TEXTS
+    if isinstance(value, list):
+        yield from ([*value, *value], [*value, None], value * (node["maxItems"] + 1), value * node["maxItems"])
+        yield from ([each, *value[1:]] for each in variants(node["items"], value[0]))
+    if isinstance(value, dict):
+        yield {**value, "unknown": [1.5, None]}
+        for name in value:
+            yield {key: each for key, each in value.items() if key != name}
+            inner = node["properties"][name]
+            yield from ({**value, name: each} for each in variants(inner, value[name]))
+
+
+def accepts(data: bytes) -> bool:
+    try:
+        Description.from_bytes(data)
+    except OcickptError:
+        return False
+    return True
+
+
+def test_both_words_on_what_a_config_is_are_one() -> None:
+    """Each constraint of the schema is violated, and kept to the limit; msgspec and jsonschema say the same."""
+    violated, good, bad = set[tuple[str | int, ...]](), 0, 0
+    for made in variants(SCHEMA, everything()):
+        errors = list(VALIDATOR.iter_errors(made))
+        violated |= {tuple(each for each in error.schema_path if each != "$ref") for error in errors}
+        data = json.dumps(made).encode()
+        if len(data) > names.MAX_CONFIG_BYTES:
+            continue
+        assert accepts(data) == (not errors), (data[:3000], errors)
+        good, bad = good + (not errors), bad + bool(errors)
+    assert good > 300
+    assert bad > 1000
+    assert set(constraints(SCHEMA, ())) <= violated
+
+
+def constraints(node: dict[str, Any], path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    """Where the schema says something that can be violated, as jsonschema counts the way there, without references."""
+    for key, value in node.items():
+        if key in CONSTRAINTS:
+            yield (*path, key)
+        elif key == "$ref":
+            yield from constraints(SCHEMA["$defs"][value.rpartition("/")[2]], path)
+        elif key == "properties":
+            for name, inner in value.items():
+                yield from constraints(inner, (*path, key, name))
+        elif key == "items":
+            yield from constraints(value, (*path, key))
+        elif key == "allOf":
+            for number, inner in enumerate(value):
+                yield from constraints(inner, (*path, key, number))
+
+
+def test_every_constraint_of_the_schema_is_one_that_is_compared() -> None:
+    """So that nobody adds, say, `uniqueItems` without thinking of the types."""
+    known = CONSTRAINTS | {"$schema", "title", "description", "properties", "items", "$defs", "$ref", "allOf"}
+
+    def keywords(node: Any) -> Iterator[str]:
+        for key, value in node.items():
+            yield key
+            if key in ("properties", "$defs"):
+                for inner in value.values():
+                    yield from keywords(inner)
+            elif key in ("allOf", "oneOf"):
+                for inner in value:
+                    yield from keywords(inner)
+            elif key in ("items", "not"):
+                yield from keywords(value)
+
+    assert set(keywords(SCHEMA)) <= known
+
+
+def test_the_types_know_what_the_schema_knows() -> None:
+    """Without one more: what is written is in the schema."""
+    assert VALIDATOR.is_valid(json.loads(convert_all().to_bytes()))
+    assert json.loads(convert_all().to_bytes()) == everything()
+
+
+def convert_all() -> Description:
+    return convert(everything(), Description)

@@ -15,6 +15,7 @@ from ocickpt.errors import IntegrityError
 from ocickpt.gate import libseccomp, profile
 from ocickpt.gate.bpf import Program, allows_no_more, only_refuses, permissive
 from ocickpt.gate.filters import allowed_more
+from ocickpt.oci import Profile, Seccomp
 
 KILL, ERRNO, TRACE, ALLOW = 0, 0x00050001, 0x7FF00000, 0x7FFF0000
 LOAD, AND, RETURN, JUMP, EQUAL, GREATER = 0x20, 0x54, 0x06, 0x05, 0x15, 0x25
@@ -36,8 +37,12 @@ def rules(*names: str, action: str = "SCMP_ACT_ALLOW", **more: Any) -> dict[str,
     return {"names": list(names), "action": action, **more}
 
 
-def of(*found: dict[str, Any], default: str = "SCMP_ACT_ERRNO") -> dict[str, Any]:
+def raw(*found: dict[str, Any], default: str = "SCMP_ACT_ERRNO") -> dict[str, Any]:
     return {"defaultAction": default, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], "syscalls": list(found)}
+
+
+def of(*found: dict[str, Any]) -> Seccomp:
+    return Profile(raw(*found)).says
 
 
 def compiled(*found: dict[str, Any]) -> bytes:
@@ -107,7 +112,7 @@ def test_a_weaker_answer_is_more() -> None:
 
 
 def test_another_architecture_is_more() -> None:
-    for_one = of(rules("read")) | {"architectures": ["SCMP_ARCH_X86_64"]}
+    for_one = Profile(raw(rules("read")) | {"architectures": ["SCMP_ARCH_X86_64"]}).says
     assert "it allows" in allowed_more(compiled(rules("read")), next(profile.compiled(for_one)))
 
 
@@ -169,17 +174,17 @@ PROFILES: list[dict[str, Any]] = [
     {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": "all"},
     {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"]}]},
     {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1 << 20},
-    of(rules("read", args=[{"index": 9, "op": "SCMP_CMP_EQ"}])),
-    of(rules("read", args=[{"index": 0, "op": "SCMP_CMP_LIKE"}])),
-    of(rules("read", args=[condition(0, -1)])),
-    of(rules(*["read"] * 20_000)),
+    raw(rules("read", args=[{"index": 9, "op": "SCMP_CMP_EQ"}])),
+    raw(rules("read", args=[{"index": 0, "op": "SCMP_CMP_LIKE"}])),
+    raw(rules("read", args=[condition(0, -1)])),
+    raw(rules(*["read"] * 20_000)),
 ]
 
 
 @pytest.mark.parametrize("wrong", PROFILES)
 def test_a_profile_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(IntegrityError, match="seccomp profile"):
-        next(profile.compiled(wrong))
+        next(profile.compiled(Profile(wrong).says))
 
 
 def test_what_was_compiled_is_kept_but_not_all_of_it() -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import fields
 
+from ocickpt import oci
 from ocickpt.engine import host
+from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.podman import defaults
 from ocickpt.engine.podman.imported import Imported, import_config
 from ocickpt.errors import IntegrityError, OcickptError, PrerequisiteError, UnsupportedError
@@ -76,7 +79,14 @@ SPEC: dict[str, Any] = {
 
 
 def load(config: dict[str, Any] | None = None, spec: dict[str, Any] | None = None, **changes: Any) -> Imported:
-    return import_config({**copy.deepcopy(config or CONFIG), **changes}, spec or copy.deepcopy(SPEC), ROOT, VOLUMES)
+    record = libpod.read({**(config or CONFIG), **changes}, "configuration")
+    return import_config(record, oci.read(spec or SPEC, "specification"), ROOT, VOLUMES)
+
+
+def written(found: Imported) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What podman gets to read of it: ``config.dump`` and ``spec.dump``."""
+    members = found.members(("ocickpt", "restore"))
+    return json.loads(members["config.dump"]), json.loads(members["spec.dump"])
 
 
 def spec_with(*path: str, value: Any) -> dict[str, Any]:
@@ -94,13 +104,14 @@ def mount(**found: Any) -> dict[str, Any]:
 
 def test_an_ordinary_container_passes() -> None:
     found = load()
-    assert found.config["staticDir"] == f"/g/overlay-containers/{ID}/userdata"
-    assert found.config["mounts"] == [f"/g/overlay-containers/{ID}/userdata/shm"]
-    assert found.config["labels"] == CONFIG["labels"]
-    assert found.config["newNetworks"] == CONFIG["newNetworks"]
-    assert found.spec["process"] == SPEC["process"]
-    assert found.spec["linux"]["seccomp"] == SPEC["linux"]["seccomp"]
-    assert found.spec["annotations"] == SPEC["annotations"]
+    config, spec = written(found)
+    assert config["staticDir"] == f"/g/overlay-containers/{ID}/userdata"
+    assert config["mounts"] == [f"/g/overlay-containers/{ID}/userdata/shm"]
+    assert config["labels"] == CONFIG["labels"]
+    assert config["newNetworks"] == CONFIG["newNetworks"]
+    assert spec["process"] | {"user": SPEC["process"]["user"]} == SPEC["process"]
+    assert spec["linux"]["seccomp"] == SPEC["linux"]["seccomp"]
+    assert spec["annotations"] == SPEC["annotations"]
     assert found.volumes == {"vol1": "/v/vol1/_data"}
     assert found.host_paths == ("/srv/data",)
     assert found.access == ()
@@ -109,12 +120,11 @@ def test_an_ordinary_container_passes() -> None:
 
 @pytest.mark.parametrize(("parent", "kept"), [("/libpod_parent", None), ("machine.slice", None), ("/own", "/own")])
 def test_the_cgroup_parent_is_this_hosts_unless_one_was_asked_for(parent: str, kept: str | None) -> None:
-    assert load(cgroupParent=parent).config.get("cgroupParent") == kept
+    assert written(load(cgroupParent=parent))[0].get("cgroupParent") == kept
 
 
 def test_a_volume_is_mounted_from_this_host_and_podmans_own_files_are_left_to_podman() -> None:
-    mounts = load().spec["mounts"]
-    assert [(each["destination"], each["source"]) for each in mounts] == [
+    assert [(each.destination, each.source) for each in load().spec.mounts] == [
         ("/proc", "proc"),
         ("/data", "/v/vol1/_data"),
         ("/srv", "/srv/data"),
@@ -144,21 +154,21 @@ def test_a_volume_is_mounted_from_this_host_and_podmans_own_files_are_left_to_po
     ],
 )
 def test_a_key_that_reaches_the_host_does_not_pass(key: str) -> None:
-    changes: dict[str, Any] = {key: "/tmp/x"}
-    found = load(**changes)
-    assert key not in found.config
-    assert key not in load(spec=spec_with(key, value={})).spec
+    changes: dict[str, Any] = {key: ["/tmp/x"] if key == "CreateCommand" else "/tmp/x"}
+    told = written(load(**changes))[0]
+    assert key not in told or (key, told[key]) == ("CreateCommand", ["ocickpt", "restore"])
+    assert key not in written(load(spec=spec_with(key, value={})))[1]
 
 
 @pytest.mark.parametrize("key", ["Rootfs", "POD", "StaticDir", "NAMEDVOLUMES", "OverlayVolumes", "NetnsCtr", "Secrets"])
 def test_another_spelling_that_go_would_take_for_a_key_does_not_pass(key: str) -> None:
     changes: dict[str, Any] = {key: "/x"}
-    assert key not in load(**changes).config
+    assert key not in written(load(**changes))[0]
 
 
 @pytest.mark.parametrize("path", [("process", "Capabilities"), ("linux", "Namespaces"), ("linux", "Seccomp")])
 def test_another_spelling_in_the_specification_does_not_pass(path: tuple[str, str]) -> None:
-    assert path[1] not in load(spec=spec_with(*path, value=[])).spec[path[0]]
+    assert path[1] not in written(load(spec=spec_with(*path, value=[])))[1][path[0]]
 
 
 @pytest.mark.parametrize(
@@ -174,12 +184,13 @@ def test_another_spelling_in_the_specification_does_not_pass(path: tuple[str, st
 )
 def test_an_annotation_that_runtimes_act_on_does_not_pass(annotation: str) -> None:
     found = load(spec=spec_with("annotations", annotation, value="/etc/passwd"))
-    assert found.spec["annotations"] == SPEC["annotations"]
+    assert written(found)[1]["annotations"] == SPEC["annotations"]
 
 
 @pytest.mark.parametrize("key", ["listenerPath", "ListenerPath", "listenerMetadata"])
 def test_a_seccomp_agent_of_the_host_is_not_called(key: str) -> None:
-    assert key not in load(spec=spec_with("linux", "seccomp", key, value="/run/x.sock")).spec["linux"]["seccomp"]
+    found = load(spec=spec_with("linux", "seccomp", key, value="/run/x.sock"))
+    assert written(found)[1]["linux"]["seccomp"] == SPEC["linux"]["seccomp"]
 
 
 @pytest.mark.parametrize(
@@ -242,23 +253,23 @@ def test_a_configuration_that_reaches_around_the_container_is_refused(changes: d
 def test_a_joined_network_namespace_is_refused_unless_podman_makes_one() -> None:
     with pytest.raises(UnsupportedError):
         load(createNetNS=False)
-    assert {"type": "network"} in load().spec["linux"]["namespaces"]
+    assert oci.Namespace("network") in load().spec.linux.namespaces
 
 
 def test_a_volume_gets_no_driver_options() -> None:
     options = ["rw", "volume-opt=type=none", "volume-opt=o=bind", "volume-opt=device=/", "O", "upperdir=/etc", "U", "z"]
     found = load(namedVolumes=[{"volumeName": "vol1", "dest": "/data", "options": options}])
-    assert found.config["namedVolumes"][0]["options"] == ["rw"]
+    assert found.config.named_volumes[0].options == ("rw",)
 
 
 def test_the_owner_and_label_of_host_paths_stay() -> None:
     found = load(spec=mount(type="bind", source="/srv/data", options=["rbind", "U", "Z", "subpath=x"]))
-    assert found.spec["mounts"][0]["options"] == ["rbind"]
+    assert found.spec.mounts[0].options == ("rbind",)
 
 
 @pytest.mark.parametrize("source", ["/var/lib/docker/volumes/vol1/_data", "/v/volumes/vol1/_data"])
 def test_a_path_that_looks_like_a_volume_becomes_this_hosts_volume(source: str) -> None:
-    assert load(spec=mount(type="bind", source=source)).spec["mounts"][0]["source"] == "/v/vol1/_data"
+    assert load(spec=mount(type="bind", source=source)).spec.mounts[0].source == "/v/vol1/_data"
 
 
 def test_a_volume_that_is_not_the_containers_is_a_host_path() -> None:
@@ -267,7 +278,7 @@ def test_a_volume_that_is_not_the_containers_is_a_host_path() -> None:
 
 def test_another_containers_files_are_not_mounted() -> None:
     secret = f"/var/lib/containers/storage/overlay-containers/{OTHER}/userdata/secrets/key"
-    assert load(spec=mount(type="bind", source=secret)).spec["mounts"] == []
+    assert load(spec=mount(type="bind", source=secret)).spec.mounts == ()
 
 
 def test_what_it_gets_of_the_host_is_told() -> None:
@@ -365,8 +376,27 @@ def test_a_user_namespace_is_refused() -> None:
         load(spec=spec_with("linux", "namespaces", value=namespaces))
 
 
-def test_members_are_what_was_checked() -> None:
-    found = load()
-    members = found.members(("ocickpt", "restore"))
-    assert json.loads(members["config.dump"]) == found.config | {"createCommand": ["ocickpt", "restore"]}
-    assert json.loads(members["spec.dump"]) == found.spec
+def test_what_was_null_or_absent_is_not_written() -> None:
+    """Go's decoder makes the same of both."""
+    nothing = {"umask": None, "healthcheck": None, "mounts": None, "namedVolumes": None, "secrets": None}
+    config, spec = written(load({**CONFIG, **nothing}, spec=spec_with("process", "rlimits", value=None)))
+    assert not nothing.keys() & config.keys()
+    assert config["CreateCommand"] == ["ocickpt", "restore"]
+    assert "rlimits" not in spec["process"]
+
+
+def test_null_in_what_is_only_passed_on_stays() -> None:
+    """In a map of Go's, it is an entry."""
+    assert written(load(newNetworks={"podman": None}))[0]["newNetworks"] == {"podman": None}
+
+
+def test_an_older_spelling_inside_the_profile_does_not_pass() -> None:
+    rule = {"names": ["read"], "action": "SCMP_ACT_ALLOW"}
+    found = load(spec=seccomp(syscalls=[{**rule, "NAMES": ["bpf"], "Args": []}]))
+    assert written(found)[1]["linux"]["seccomp"]["syscalls"] == [rule]
+
+
+def test_what_is_left_out_is_known_all_the_same() -> None:
+    """Nothing of `Beyond` has a place in what podman gets to read."""
+    names = [{each.encode_name for each in fields(kind)} for kind in (libpod.Config, libpod.Beyond)]
+    assert not names[0] & names[1]

@@ -178,6 +178,17 @@ def test_what_differs_between_runtimes_is_where_they_are(path: Path) -> None:
             assert node.value not in ("crun", "runc"), f"{path}:{node.lineno} names a runtime"
 
 
+def test_json_becomes_a_typed_value_at_the_door() -> None:
+    """Where JSON comes in or goes out there are objects of any members; they go no further."""
+    found = [
+        f"{path}:{number}"
+        for path in MODULES
+        for number, line in enumerate((PACKAGE.parent / path).read_text("utf-8").splitlines(), 1)
+        if "dict[str, Any]" in line
+    ]
+    assert len(found) <= 20, found
+
+
 @pytest.mark.parametrize("entry", QUICK)
 def test_an_entry_point_loads_only_what_it_needs(entry: str) -> None:
     """Without site-packages, which it needs nothing of."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ocickpt import config, names, rendezvous
+from ocickpt import config, names, oci, rendezvous
 from ocickpt.config import Config
 from ocickpt.engine.podman import storage
 from ocickpt.errors import IncompatibleError, NotFoundError, PrerequisiteError, UnsupportedError, UsageError
@@ -52,6 +52,10 @@ def changed(place: str, value: Any) -> dict[str, Any]:
     return spec
 
 
+def check(spec: dict[str, Any], saved: dict[str, Any], runtime: str) -> None:
+    bundle.check(oci.read_bundle(spec, "bundle"), oci.read(saved, "checkpoint"), runtime)
+
+
 def test_what_is_fetched_meanwhile_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before podman gives up on the container (240 s), and says nothing of why."""
     asked: list[Access] = []
@@ -71,8 +75,8 @@ def test_what_is_fetched_meanwhile_has_an_end(tmp_path: Path, monkeypatch: pytes
 def test_the_same_fits() -> None:
     more = changed("process/capabilities/bounding", ["CAP_KILL", "CAP_CHOWN", "CAP_FOWNER"])
     for runtime in ("runc", "crun"):
-        bundle.check(SPEC, SPEC, runtime)
-        bundle.check(more, SPEC, runtime)
+        check(SPEC, SPEC, runtime)
+        check(more, SPEC, runtime)
 
 
 NETWORK = [{"type": "mount"}, {"type": "pid"}]
@@ -104,17 +108,17 @@ NETWORK = [{"type": "mount"}, {"type": "pid"}]
 )  # fmt: skip
 def test_what_differs_is_named(place: str, value: Any, word: str) -> None:
     with pytest.raises(IncompatibleError, match=word):
-        bundle.check(changed(place, value), SPEC, "runc")
+        check(changed(place, value), SPEC, "runc")
 
 
 def test_what_cannot_be_restored_like_this_is_said() -> None:
     with pytest.raises(UnsupportedError, match="user namespace"):
-        bundle.check(changed("linux/namespaces", [{"type": "user"}]), SPEC, "runc")
+        check(changed("linux/namespaces", [{"type": "user"}]), SPEC, "runc")
     hooks = {"createRuntime": [{"path": "/usr/bin/nvidia"}], "poststop": [{"path": "/x"}]}
-    bundle.check(changed("hooks", hooks), SPEC, "runc")
+    check(changed("hooks", hooks), SPEC, "runc")
     with pytest.raises(UnsupportedError, match="no createRuntime hooks"):
-        bundle.check(changed("hooks", hooks), SPEC, "crun")
-    bundle.check(changed("hooks", {"createRuntime": [{"path": f"/x/{rendezvous.HOOK}"}]}), SPEC, "crun")
+        check(changed("hooks", hooks), SPEC, "crun")
+    check(changed("hooks", {"createRuntime": [{"path": f"/x/{rendezvous.HOOK}"}]}), SPEC, "crun")
 
 
 def test_only_what_is_allowed_and_pinned_is_restored() -> None:

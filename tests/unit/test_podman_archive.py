@@ -176,10 +176,11 @@ def test_what_is_told_of_it(tmp_path: Path) -> None:
     assert [(each.name, each.destination) for each in told.volumes] == [("data", "/data"), ("empty", "/empty")]
     assert told.security.images_lsm == "selinux"
     assert told.security.seccomp.mode == "filter"
-    assert told.contents[Kind.MEMORY].files == 3
+    contents = dict(told.contents.items())
+    assert contents[Kind.MEMORY].files == 3
     # Pages of zeros do not count, repeated ones do.
-    assert told.contents[Kind.MEMORY].bytes == len(MEMORY) + len(SHARED) - PAGE
-    assert told.contents[Kind.ROOTFS].files == len(tree(Kind.ROOTFS)) + 2
+    assert contents[Kind.MEMORY].bytes == len(MEMORY) + len(SHARED) - PAGE
+    assert contents[Kind.ROOTFS].files == len(tree(Kind.ROOTFS)) + 2
     schema.validate("checkpoint-config", told.to_json(), "config")
     document = json.loads(found.manifest.to_bytes())
     schema.validate("checkpoint-manifest", document, "manifest")

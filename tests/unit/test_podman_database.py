@@ -48,11 +48,11 @@ def bundle(graph: Path, config: dict[str, Any] | None = None, state: dict[str, A
         "ContainerConfig": CONFIG | {"logPath": str(made / "ctr.log")} | (config or {}),
         "ContainerState": STATE | (state or {}),
     }
-    with closing(sqlite3.connect(graph / "db.sql")) as database:
+    with closing(sqlite3.connect(graph / "db.sql")) as made_here:
         for table, value in rows.items():
-            database.execute(f"CREATE TABLE {table} (ID TEXT, JSON TEXT)")
-            database.execute(f"INSERT INTO {table} VALUES (?, ?)", (ID, json.dumps(value).encode()))
-        database.commit()
+            made_here.execute(f"CREATE TABLE {table} (ID TEXT, JSON TEXT)")
+            made_here.execute(f"INSERT INTO {table} VALUES (?, ?)", (ID, json.dumps(value).encode()))
+        made_here.commit()
     return made
 
 
@@ -110,9 +110,9 @@ def test_what_is_not_podmans(tmp_path: Path) -> None:
 
 def test_one_it_does_not_know(tmp_path: Path) -> None:
     made = bundle(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "db.sql")) as connection:
-        connection.execute("UPDATE ContainerConfig SET ID = 'other'")
-        connection.commit()
+    with closing(sqlite3.connect(tmp_path / "db.sql")) as rows:
+        rows.execute("UPDATE ContainerConfig SET ID = 'other'")
+        rows.commit()
     with pytest.raises(UnsupportedError, match="knows no container"):
         database.read(made)
 
@@ -120,3 +120,8 @@ def test_one_it_does_not_know(tmp_path: Path) -> None:
 def test_one_of_another_shape(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="unlike any known"):
         database.read(bundle(tmp_path, {"namedVolumes": [7]}))
+
+
+def test_one_that_names_another(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="unlike any known"):
+        database.read(bundle(tmp_path, {"id": "ef" * 32}))

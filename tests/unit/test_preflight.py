@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from ocickpt import oci
 from ocickpt.description import Criu, Description, Runtime
 from ocickpt.engine import host, podman
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import storage
+from ocickpt.engine.podman.config import Config
 from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import (
     ExistsError,
@@ -42,13 +45,14 @@ HERE = Host(
     distribution="debian 13",
 )
 IMPORTED = Imported(
-    config={},
-    spec={},
-    id="c" * 64,
-    name="web",
-    image_id="d" * 64,
-    image_name="registry.example.com/web:1",
-    runtime="crun",
+    config=Config(
+        id="c" * 64,
+        name="web",
+        rootfs_image_id="d" * 64,
+        rootfs_image_name="registry.example.com/web:1",
+        runtime="crun",
+    ),
+    spec=oci.Saved(),
     volumes={},
     secrets=(),
     host_paths=(),
@@ -59,11 +63,11 @@ IMPORTED = Imported(
 
 def of(**changes: Any) -> Description:
     """A checkpoint of another host."""
-    return dataclasses.replace(FULL, host=dataclasses.replace(FULL.host, **changes))
+    return replace(FULL, host=replace(FULL.host, **changes))
 
 
 def security(images_lsm: str) -> Description:
-    return dataclasses.replace(FULL, security=dataclasses.replace(FULL.security, images_lsm=images_lsm))
+    return replace(FULL, security=replace(FULL.security, images_lsm=images_lsm))
 
 
 @pytest.fixture(autouse=True)
@@ -78,9 +82,9 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
         (FULL, HERE),
         (of(kernel="9.0", cgroup="v1", distribution="other 1"), HERE),
         (of(cpu_features=("sse4_2", "mmx_of_nobody", "constant_tsc")), HERE),
-        (dataclasses.replace(FULL, criu=Criu("4.2.9")), HERE),
-        (dataclasses.replace(FULL, criu=Criu("4.1")), HERE),
-        (dataclasses.replace(FULL, criu=Criu("")), HERE),
+        (replace(FULL, criu=Criu("4.2.9")), HERE),
+        (replace(FULL, criu=Criu("4.1")), HERE),
+        (replace(FULL, criu=Criu("")), HERE),
         (FULL, dataclasses.replace(HERE, criu="4.10")),
         (FULL, dataclasses.replace(HERE, cpu_features=("avx2", "avx512f", "sse4_2"))),
         (security("selinux"), dataclasses.replace(HERE, lsm="selinux")),
@@ -97,7 +101,7 @@ def test_a_host_that_will_do(description: Description, here: Host) -> None:
     [
         (of(arch=""), "on what kind of machine"),
         (of(cpu_features=()), "on what CPU"),
-        (dataclasses.replace(FULL, criu=Criu("")), "by which CRIU"),
+        (replace(FULL, criu=Criu("")), "by which CRIU"),
     ],
 )
 def test_what_is_not_known_is_said_and_not_believed(description: Description, word: str) -> None:
@@ -112,10 +116,10 @@ def test_what_is_not_known_is_said_and_not_believed(description: Description, wo
         (of(arch="arm64"), HERE, IncompatibleError, "of a arm64 machine, this one is amd64"),
         (of(page_size=65536), HERE, IncompatibleError, "pages of 65536 bytes"),
         (of(cpu_features=("avx512f", "amx_tile")), HERE, IncompatibleError, "amx_tile, avx512f"),
-        (dataclasses.replace(FULL, criu=Criu("4.3")), HERE, IncompatibleError, "CRIU 4.3, this host has 4.2.1"),
+        (replace(FULL, criu=Criu("4.3")), HERE, IncompatibleError, "CRIU 4.3, this host has 4.2.1"),
         (FULL, dataclasses.replace(HERE, criu="3.17.1"), IncompatibleError, "this host has 3.17.1"),
-        (dataclasses.replace(FULL, runtime=Runtime("/tmp/x", "1")), HERE, UnsupportedError, "only runc and crun"),
-        (dataclasses.replace(FULL, runtime=Runtime("", "")), HERE, UnsupportedError, "only runc and crun"),
+        (replace(FULL, runtime=Runtime("/tmp/x", "1")), HERE, UnsupportedError, "only runc and crun"),
+        (replace(FULL, runtime=Runtime("", "")), HERE, UnsupportedError, "only runc and crun"),
         (security("selinux"), dataclasses.replace(HERE, lsm="apparmor"), IncompatibleError, "runs apparmor"),
         (security("apparmor"), dataclasses.replace(HERE, lsm="selinux"), IncompatibleError, "runs selinux"),
     ],
@@ -127,7 +131,7 @@ def test_a_host_that_will_not(description: Description, here: Host, kind: type[O
 
 def test_a_runtime_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "program", lambda name: "/usr/bin/runc" if name == "runc" else "")
-    preflight.check_host(dataclasses.replace(FULL, runtime=Runtime("runc", "1.1")), HERE)
+    preflight.check_host(replace(FULL, runtime=Runtime("runc", "1.1")), HERE)
     with pytest.raises(PrerequisiteError, match="crun, which is not here"):
         preflight.check_host(FULL, HERE)
 
@@ -307,7 +311,7 @@ def test_storage_that_cannot_be_read_is_left_to_podman(there: Podman) -> None:
 def test_an_image_of_another_host_alone_is_not_asked_for(there: Podman) -> None:
     there.images.clear()
     with pytest.raises(NotFoundError, match="localhost/web:1"):
-        check(there, image_name="localhost/web:1")
+        check(there, config=replace(IMPORTED.config, rootfs_image_name="localhost/web:1"))
     assert there.pulled == []
 
 

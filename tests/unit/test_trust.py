@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from ocickpt import oci
 from ocickpt.description import Capabilities, IdMap, Seccomp, Security, SELinux, UserNamespace
 from ocickpt.errors import IntegrityError, NotFoundError
 from ocickpt.trust import process, security
@@ -33,23 +34,32 @@ SPEC: dict[str, Any] = {
 }
 
 
+def capabilities(**given: tuple[str, ...]) -> Capabilities:
+    sets = dict.fromkeys(("bounding", "effective", "permitted", "inheritable", "ambient"), ())
+    return Capabilities(**{**sets, **given})
+
+
+def summary(spec: dict[str, Any], *more: Any, **named: Any) -> Security:
+    return security.summary(oci.read(spec, "specification"), *more, **named)
+
+
 def test_a_specification_is_summed_up() -> None:
-    found = security.summary(SPEC, "selinux")
+    found = summary(SPEC, "selinux")
     assert found == Security(
         selinux=SELinux("u:r:container_t:s0:c1,c2", "u:object_r:container_file_t:s0:c1,c2"),
         apparmor="containers-default",
         seccomp=Seccomp("filter", found.seccomp.digest),
-        capabilities=Capabilities(bounding=("CAP_CHOWN", "CAP_KILL"), effective=("CAP_KILL",)),
+        capabilities=capabilities(bounding=("CAP_CHOWN", "CAP_KILL"), effective=("CAP_KILL",)),
         no_new_privileges=True,
         user_namespace=UserNamespace((IdMap(0, 100000, 65536),), (IdMap(0, 200000, 65536),)),
         images_lsm="selinux",
     )
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", found.seccomp.digest)
-    assert "secret" not in json.dumps(dataclasses.asdict(found))
+    assert "secret" not in json.dumps(msgspec.to_builtins(found))
 
 
 def test_podmans_labels_come_before_the_specifications() -> None:
-    found = security.summary(SPEC, labels={"process": "u:r:spc_t:s0", "mount": ""})
+    found = summary(SPEC, labels=SELinux("u:r:spc_t:s0", ""))
     assert found.selinux == SELinux("u:r:spc_t:s0", "u:object_r:container_file_t:s0:c1,c2")
     assert found.images_lsm == "unknown"
 
@@ -57,7 +67,7 @@ def test_podmans_labels_come_before_the_specifications() -> None:
 def test_a_profile_is_known_by_what_it_says() -> None:
     other = {"syscalls": PROFILE["syscalls"], "defaultAction": PROFILE["defaultAction"]}
     digests = [
-        security.summary({"linux": {"seccomp": profile}}).seccomp.digest
+        summary({"linux": {"seccomp": profile}}).seccomp.digest
         for profile in (PROFILE, other, PROFILE | {"defaultAction": "SCMP_ACT_KILL"})
     ]
     assert digests[0] == digests[1] != digests[2]
@@ -65,9 +75,9 @@ def test_a_profile_is_known_by_what_it_says() -> None:
 
 @pytest.mark.parametrize("spec", [{}, {"process": None, "linux": None}, {"linux": {"seccomp": {}}}])
 def test_a_container_that_is_not_confined(spec: dict[str, Any]) -> None:
-    found = security.summary(spec)
+    found = summary(spec)
     assert found.seccomp == Seccomp("none", "")
-    assert found.capabilities == Capabilities()
+    assert found.capabilities == capabilities()
     assert not found.no_new_privileges
     assert found.user_namespace == UserNamespace((), ())
 
@@ -79,6 +89,8 @@ def test_a_container_that_is_not_confined(spec: dict[str, Any]) -> None:
         {"linux": "x"},
         {"process": {"capabilities": ["CAP_CHOWN"]}},
         {"process": {"apparmorProfile": 7}},
+        {"process": {"noNewPrivileges": "yes"}},
+        {"linux": {"seccomp": {"syscalls": [{"names": ["read"]}]}}},
         {"process": {"selinuxLabel": ["x"]}},
         {"linux": {"uidMappings": [{"containerID": 0}]}},
         {"linux": {"uidMappings": [7]}},
@@ -87,14 +99,10 @@ def test_a_container_that_is_not_confined(spec: dict[str, Any]) -> None:
 )
 def test_a_specification_that_is_none(spec: dict[str, Any]) -> None:
     with pytest.raises(IntegrityError):
-        security.summary(spec)
+        summary(spec)
 
 
-def test_no_new_privileges_is_nothing_but_true() -> None:
-    assert not security.summary({"process": {"noNewPrivileges": "yes"}}).no_new_privileges
-
-
-CONFINED = security.summary(SPEC, "none")
+CONFINED = summary(SPEC, "none")
 STATUS = """\
 Name:\tsh
 NoNewPrivs:\t{privileges}
@@ -135,7 +143,7 @@ def test_a_process_that_may_do_more(tmp_path: Path, status: dict[str, Any], told
 
 
 def test_a_process_of_a_container_that_was_not_confined(tmp_path: Path) -> None:
-    free = security.summary({"process": {"capabilities": {"bounding": ["CAP_SYS_ADMIN"]}}})
+    free = summary({"process": {"capabilities": {"bounding": ["CAP_SYS_ADMIN"]}}})
     assert process.unconfined(7, free, running(tmp_path, privileges=0, seccomp=0, bounding="200000")) == ""
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 
 import pytest
+from msgspec.structs import replace
 
 from ocickpt.description import Criu
 from ocickpt.errors import IncompatibleError
@@ -57,7 +58,7 @@ def test_the_page_server_speaks_as_that_criu_does(version: str) -> None:
 
 @pytest.mark.parametrize("version", READ)
 def test_no_checkpoint_of_a_newer_criu_is_restored(version: str) -> None:
-    description = dataclasses.replace(FULL, criu=Criu(version))
+    description = replace(FULL, criu=Criu(version))
     for here in filter(None, READ):
         older = READ[here][:2] < READ[version][:2]
         with pytest.raises(IncompatibleError) if older else contextlib.nullcontext():

@@ -6,11 +6,16 @@ import io
 import struct
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ocickpt.errors import IntegrityError, PrerequisiteError
 
-_LSM = {"NO_LSM": "none", "SELINUX": "selinux", "APPARMOR": "apparmor", 0: "none", 1: "selinux", 2: "apparmor"}
+if TYPE_CHECKING:
+    from ocickpt.description import ImagesLsm
+
+_LSM: Final[dict[str | int, ImagesLsm]] = {
+    "NO_LSM": "none", "SELINUX": "selinux", "APPARMOR": "apparmor", 0: "none", 1: "selinux", 2: "apparmor",
+}  # fmt: skip
 _MARCH: dict[str | int, str] = {
     name: goarch
     for number, (word, goarch) in enumerate(
@@ -29,7 +34,7 @@ _NO_NETWORK_LOCK = bytes([11 << 3, 2])
 """``network_lock_method``, a varint: NETWORK_LOCK_SKIP (images/inventory.proto, criu/include/cr_options.h)."""
 
 
-def images_lsm(inventory: bytes) -> str:
+def images_lsm(inventory: bytes) -> ImagesLsm:
     """The security module whose labels CRIU wrote into its images, from inventory.img (images/inventory.proto).
 
     "none" on an SELinux host means a CRIU built without libselinux: what it restores runs unconfined.

@@ -14,14 +14,93 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from ocickpt import proc
+import msgspec
+
+from ocickpt import proc, structs
 from ocickpt.engine.container import Container, Volume
 from ocickpt.engine.runtime import table
-from ocickpt.errors import CommandError, NotFoundError, UnsupportedError
+from ocickpt.errors import CommandError, IntegrityError, NotFoundError, UnsupportedError
 
 PROGRAM = "podman"
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Printed(msgspec.Struct, frozen=True, rename="pascal"):
+    """An object that an `inspect` of podman prints (podman, libpod/define/container_inspect.go)."""
+
+
+class _Layers(Printed, frozen=True):
+    upper_dir: str = ""
+    lower_dir: str = ""
+
+
+class _Driver(Printed, frozen=True):
+    name: str = ""
+    data: _Layers = _Layers()
+
+
+class _State(Printed, frozen=True):
+    status: str
+    started_at: str = ""
+    checkpointed: bool = False
+    restored: bool = False
+    pid: int = 0
+    conmon_pid: int = 0
+
+
+class _Host(Printed, frozen=True):
+    auto_remove: bool = False
+    userns_mode: str = ""
+    ipc_mode: str = ""
+    pid_mode: str = ""
+    cgroups: str = ""
+
+
+class _Mount(Printed, frozen=True):
+    destination: str
+    type: str = ""
+    name: str = ""
+    source: str = ""
+    options: tuple[str, ...] = ()
+
+
+class _Settings(Printed, frozen=True):
+    create_command: tuple[str, ...] = ()
+
+
+class _Inspected(Printed, frozen=True):
+    """What `podman container inspect` prints, as far as it is read."""
+
+    id: str
+    name: str
+    image: str
+    static_dir: str
+    runtime: str = msgspec.field(name="OCIRuntime")
+    state: _State
+    host_config: _Host
+    config: _Settings
+    created: str = ""
+    image_name: str = ""
+    image_digest: str = ""
+    pod: str = ""
+    dependencies: tuple[str, ...] = ()
+    exec_ids: tuple[str, ...] = msgspec.field(default=(), name="ExecIDs")
+    mounts: tuple[_Mount, ...] = ()
+    graph_driver: _Driver = _Driver()
+
+
+class _Image(Printed, frozen=True):
+    id: str
+    digest: str = ""
+    repo_tags: tuple[str, ...] = ()
+    graph_driver: _Driver = _Driver()
+
+
+class _Volume(Printed, frozen=True):
+    name: str
+    created_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +116,17 @@ class Image:
 
 def container(name: str) -> Container:
     """The container of that name or id; NotFoundError when there is none."""
+    return _container(inspected(name, _Inspected))
+
+
+def inspected(name: str, kind: type[T]) -> T:
+    """What podman says of the container of that name or id, as far as `kind` reads it; errors as of `container`."""
     found = proc.run([PROGRAM, "container", "inspect", "--", name], check=False)
     if found.returncode:
         if "no such container" in found.stderr.lower():
             raise NotFoundError(f"there is no container {name!r}", hint="`podman ps --all` lists them")
         raise found.failure(f"podman container inspect {name!r}")
-    return _container(first(found))
+    return _first(found, kind)
 
 
 def existing(names: Sequence[str]) -> list[str]:
@@ -67,15 +151,10 @@ def image(name: str) -> Image | None:
     found = proc.run([PROGRAM, "image", "inspect", "--", name], check=False)
     if found.returncode:
         return None
-    value = first(found)
-    data = (value.get("GraphDriver") or {}).get("Data") or {}
-    layers = [data.get("UpperDir") or "", *(data.get("LowerDir") or "").split(":")]
-    return Image(
-        value["Id"],
-        value.get("Digest", ""),
-        tuple(value.get("RepoTags") or ()),
-        tuple(Path(layer) for layer in layers if layer),
-    )
+    value = _first(found, _Image)
+    data = value.graph_driver.data
+    layers = tuple(Path(layer) for layer in (data.upper_dir, *data.lower_dir.split(":")) if layer)
+    return Image(value.id, value.digest, value.repo_tags, layers)
 
 
 def volume_exists(name: str) -> bool:
@@ -86,8 +165,8 @@ def volume_exists(name: str) -> bool:
 def volume_created(name: str) -> float | None:
     """When the volume of exactly that name was made, in seconds since the epoch; None without one."""
     found = proc.run([PROGRAM, "volume", "inspect", "--", name], check=False)
-    value = first(found) if found.returncode == 0 else {}
-    return datetime.fromisoformat(value["CreatedAt"]).timestamp() if value.get("Name") == name else None
+    value = _first(found, _Volume) if found.returncode == 0 else None
+    return datetime.fromisoformat(value.created_at).timestamp() if value and value.name == name else None
 
 
 def secret_exists(name: str) -> bool:
@@ -180,61 +259,58 @@ def check_supported(subject: Container) -> None:
         raise UnsupportedError(f"{what} runs under {subject.runtime!r}; only {table.LISTED} can checkpoint")
 
 
-def first(found: proc.Result) -> dict[str, Any]:
-    """The first of the objects that an `inspect` printed; CommandError where it printed none."""
+def _first(found: proc.Result, kind: type[T]) -> T:
+    """The first of the objects that an `inspect` printed; CommandError for one of another form."""
     try:
-        value = json.loads(found.stdout)[0]
-    except (ValueError, IndexError, KeyError) as error:
+        return structs.read(json.loads(found.stdout)[0], kind, "first of its objects")
+    except (ValueError, LookupError) as error:
         raise CommandError(f"podman {found.argv[1]} inspect printed no JSON list") from error
-    if not isinstance(value, dict):
-        raise CommandError(f"podman {found.argv[1]} inspect printed no JSON object")
-    return value
+    except IntegrityError as error:
+        raise CommandError(f"podman {found.argv[1]} inspect printed what is not understood: {error}") from error
 
 
-def _container(value: dict[str, Any]) -> Container:
-    state, host = value["State"], value["HostConfig"]
-    driver = value.get("GraphDriver") or {}
-    data = driver.get("Data") or {}
-    upper, lower = data.get("UpperDir"), data.get("LowerDir") or ""
+def _container(value: _Inspected) -> Container:
+    state, host, driver = value.state, value.host_config, value.graph_driver
+    upper, lower = driver.data.upper_dir, driver.data.lower_dir
     volumes = [
-        Volume(mount["Name"], Path(mount["Source"]), mount["Destination"])
-        for mount in value.get("Mounts") or ()
-        if mount.get("Type") == "volume" and mount.get("Name")
+        Volume(mount.name, Path(mount.source), mount.destination)
+        for mount in value.mounts
+        if mount.type == "volume" and mount.name
     ]
     elsewhere = [
-        mount["Destination"]
-        for mount in value.get("Mounts") or ()
-        if mount.get("Type") == "image" or any(each.startswith("lowerdir=") for each in mount.get("Options") or ())
+        mount.destination
+        for mount in value.mounts
+        if mount.type == "image" or any(each.startswith("lowerdir=") for each in mount.options)
     ]
     return Container(
-        id=value["Id"],
-        name=value["Name"],
-        created=value.get("Created", ""),
-        status=state["Status"],
-        started=state.get("StartedAt", ""),
-        checkpointed=bool(state.get("Checkpointed")),
-        restored=bool(state.get("Restored")),
-        image_id=value["Image"].removeprefix("sha256:"),
-        image_name=value.get("ImageName", ""),
-        image_digest=value.get("ImageDigest", ""),
-        runtime=Path(value["OCIRuntime"]).name,
-        runtime_path=value["OCIRuntime"],
-        bundle=Path(value["StaticDir"]),
-        pod=value.get("Pod", ""),
-        auto_remove=bool(host.get("AutoRemove")),
-        depends=tuple(value.get("Dependencies") or ()),
+        id=value.id,
+        name=value.name,
+        created=value.created,
+        status=state.status,
+        started=state.started_at,
+        checkpointed=state.checkpointed,
+        restored=state.restored,
+        image_id=value.image.removeprefix("sha256:"),
+        image_name=value.image_name,
+        image_digest=value.image_digest,
+        runtime=Path(value.runtime).name,
+        runtime_path=value.runtime,
+        bundle=Path(value.static_dir),
+        pod=value.pod,
+        auto_remove=host.auto_remove,
+        depends=value.dependencies,
         volumes=tuple(volumes),
         elsewhere=tuple(elsewhere),
-        executing=len(value.get("ExecIDs") or ()),
-        pid=int(state.get("Pid") or 0),
-        conmon=int(state.get("ConmonPid") or 0),
-        driver=driver.get("Name", ""),
-        upper=Path(upper) if driver.get("Name") == "overlay" and upper else None,
+        executing=len(value.exec_ids),
+        pid=state.pid,
+        conmon=state.conmon_pid,
+        driver=driver.name,
+        upper=Path(upper) if driver.name == "overlay" and upper else None,
         lowers=tuple(Path(layer) for layer in lower.split(":") if layer),
-        private_users=host.get("UsernsMode", "") not in ("", "host"),
-        host_ipc=host.get("IpcMode") == "host",
-        own_cgroup=host.get("Cgroups") != "disabled",
-        private_pids=host.get("PidMode", "") in ("", "private"),
-        pausable=host.get("Cgroups", "") != "disabled",
-        created_by=tuple(value["Config"].get("CreateCommand") or ()),
+        private_users=host.userns_mode not in ("", "host"),
+        host_ipc=host.ipc_mode == "host",
+        own_cgroup=host.cgroups != "disabled",
+        private_pids=host.pid_mode in ("", "private"),
+        pausable=host.cgroups != "disabled",
+        created_by=value.config.create_command,
     )

@@ -16,15 +16,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from ocickpt import oci, structs
 from ocickpt.engine.container import Container, Volume
-from ocickpt.engine.podman import imported, storage
-from ocickpt.errors import StorageError, UnsupportedError
+from ocickpt.engine.podman import config as libpod
+from ocickpt.engine.podman import storage
+from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _PATIENCE = 10.0
 _ZERO = "0001-"
 """What Go's zero time begins with."""
 _LOG_DRIVERS = ("k8s-file", "json-file", "")
+
+
+class _State(msgspec.Struct, frozen=True, rename="camel"):
+    """What podman wrote down about how a container is just now."""
+
+    pid: int = 0
+    conmon_pid: int = 0
+    started_time: str = ""
+    checkpointed_time: str = _ZERO
+    restored_time: str = _ZERO
+    new_exec_sessions: dict[str, object] = {}
+    network_status: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +72,22 @@ def read(bundle: Path) -> Recorded:
         raise UnsupportedError(f"{bundle} is not the bundle of a container of podman")
     config, state = _rows(bundle.parents[2], bundle.parent.name)
     try:
-        spec = json.loads((bundle / "config.json").read_bytes())
-        found, status = json.loads(config), json.loads(state)
-        network = json.dumps(status["networkStatus"]).encode() if status.get("networkStatus") else b""
+        spec = oci.read_bundle(json.loads((bundle / "config.json").read_bytes()), "bundle's config.json")
+        record = libpod.read(json.loads(config), "configuration in podman's database")
+        if record.config.id != bundle.parent.name or not record.config.name:
+            raise ValueError("it is of another one")  # noqa: TRY301 - told below
+        status = structs.read(json.loads(state), _State, "state in podman's database")
+        network = json.dumps(status.network_status).encode() if status.network_status else b""
         saved = bundle / "network.status"
         if not network and saved.is_file():
             network = saved.read_bytes()  # the container is being cleaned up
-        return Recorded(_container(bundle, found, status, spec), config, network, _log(bundle, found))
+        return Recorded(_container(bundle, record, status, spec), config, network, _log(bundle, record))
     except OSError as error:
         raise StorageError(f"{error.filename} cannot be read: {error.strerror}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UnsupportedError(f"podman's record of container {bundle.parent.name[:12]} is unlike any known") from error
+    except (IntegrityError, ValueError, KeyError) as error:
+        raise UnsupportedError(
+            f"podman's record of container {bundle.parent.name[:12]} is unlike any known: {error}"
+        ) from error
 
 
 def _rows(graph_root: Path, container: str) -> tuple[bytes, bytes]:
@@ -87,43 +108,41 @@ def _rows(graph_root: Path, container: str) -> tuple[bytes, bytes]:
     return config, state
 
 
-def _container(bundle: Path, config: dict[str, Any], state: dict[str, Any], spec: dict[str, Any]) -> Container:
-    linux = spec.get("linux") or {}
-    namespaces = {each["type"]: each.get("path", "") for each in linux.get("namespaces") or ()}
-    sources = {mount["destination"]: mount.get("source", "") for mount in spec.get("mounts") or ()}
-    volumes = {each["volumeName"]: each["dest"] for each in config.get("namedVolumes") or ()}
-    root = Path((spec.get("root") or {}).get("path") or "")
-    upper, lowers = _layers(root) if not config.get("rootfs") else (None, ())
-    own_cgroup = config.get("cgroupsMode") != "disabled" and not config.get("noCgroups")
+def _container(bundle: Path, record: libpod.Record, state: _State, spec: oci.Bundle) -> Container:
+    config, beyond = record.config, record.beyond
+    namespaces = {each.type: each.path for each in spec.linux.namespaces}
+    sources = {mount.destination: mount.source for mount in spec.mounts}
+    volumes = {each.name: each.dest for each in config.named_volumes}
+    upper, lowers = _layers(Path(spec.root.path)) if not beyond.rootfs else (None, ())
+    own_cgroup = config.cgroups_mode != "disabled" and not config.no_cgroups
     return Container(
-        id=config["id"],
-        name=config["name"],
-        created=config.get("createdTime", ""),
+        id=config.id,
+        name=config.name,
+        created=config.created_time,
         status="",
-        started=state.get("startedTime", ""),
-        checkpointed=not state.get("checkpointedTime", _ZERO).startswith(_ZERO),
-        restored=not state.get("restoredTime", _ZERO).startswith(_ZERO),
-        image_id=config.get("rootfsImageID", ""),
-        image_name=config.get("rootfsImageName", ""),
-        image_digest=storage.digest_of(config.get("rootfsImageID", ""), (bundle.parents[2], *_stores(lowers))),
-        runtime=Path(config.get("runtime", "")).name,
-        runtime_path=config.get("runtime", ""),
+        started=state.started_time,
+        checkpointed=not state.checkpointed_time.startswith(_ZERO),
+        restored=not state.restored_time.startswith(_ZERO),
+        image_id=config.rootfs_image_id,
+        image_name=config.rootfs_image_name,
+        image_digest=storage.digest_of(config.rootfs_image_id, (bundle.parents[2], *_stores(lowers))),
+        runtime=Path(config.runtime).name,
+        runtime_path=config.runtime,
         bundle=bundle,
-        pod=config.get("pod", ""),
-        auto_remove=(spec.get("annotations") or {}).get("io.podman.annotations.autoremove") == "TRUE",
-        depends=tuple(config.get("Dependencies") or ())
-        or tuple(config[key] for key in imported.SHARED if config.get(key)),
+        pod=beyond.pod,
+        auto_remove=spec.annotations.get("io.podman.annotations.autoremove") == "TRUE",
+        depends=beyond.dependencies or beyond.shared,
         volumes=tuple(Volume(name, Path(sources[dest]), dest) for name, dest in volumes.items()),
-        elsewhere=tuple(each["dest"] for key in imported.ELSEWHERE for each in config.get(key) or ()),
-        executing=len(state.get("newExecSessions") or ()),
-        private_users="user" in namespaces or bool(linux.get("uidMappings")),
+        elsewhere=beyond.elsewhere,
+        executing=len(state.new_exec_sessions),
+        private_users="user" in namespaces or bool(spec.linux.uid_mappings),
         host_ipc="ipc" not in namespaces,
         own_cgroup=own_cgroup,
-        pid=int(state.get("pid") or 0),
-        conmon=int(state.get("conmonPid") or 0),
+        pid=state.pid,
+        conmon=state.conmon_pid,
         private_pids=namespaces.get("pid") == "",
         pausable=own_cgroup,
-        created_by=tuple(config.get("CreateCommand") or ()),
+        created_by=beyond.create_command,
         driver=bundle.parents[1].name.removesuffix("-containers"),
         upper=upper,
         lowers=lowers,
@@ -149,7 +168,7 @@ def _stores(lowers: tuple[Path, ...]) -> list[Path]:
     return sorted({lower.parents[2] for lower in lowers if len(lower.parents) > 2})
 
 
-def _log(bundle: Path, config: dict[str, Any]) -> Path | None:
-    path = Path(config.get("logPath") or "")
-    inside = path.parent == bundle and config.get("logDriver") in _LOG_DRIVERS
+def _log(bundle: Path, record: libpod.Record) -> Path | None:
+    path = Path(record.beyond.log_path)
+    inside = path.parent == bundle and record.config.log_driver in _LOG_DRIVERS
     return path if inside and path.is_file() and not path.is_symlink() else None

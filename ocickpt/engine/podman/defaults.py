@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import msgspec
+
+from ocickpt import oci, structs
 from ocickpt.engine import host
-from ocickpt.errors import PrerequisiteError
+from ocickpt.errors import IntegrityError, PrerequisiteError
 
 _CONFIGURATION: Final = ("/usr/share/containers/containers.conf", "/etc/containers/containers.conf")
 _DROP_INS: Final = "/etc/containers/containers.conf.d"
@@ -32,7 +35,6 @@ READONLY: Final = frozenset(
     {"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )  # fmt: skip
 """What every podman 5 hides and protects; some hide more."""
-_CONDITION: Final = ("index", "op", "value", "valueTwo")
 _ALLOWING: Final = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY")
 
 
@@ -55,7 +57,44 @@ def capabilities(root: Path = Path("/")) -> frozenset[str]:
     return found
 
 
-def more_calls(profile: dict[str, Any], held: Iterable[str], root: Path = Path("/")) -> list[str]:
+class _When(msgspec.Struct, frozen=True):
+    """What has to be for a rule to be in force, or must not be."""
+
+    arches: tuple[str, ...] = ()
+    caps: tuple[str, ...] = ()
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return frozenset(each.removeprefix("CAP_") for each in self.caps)
+
+
+class _Rule(msgspec.Struct, frozen=True):
+    """A rule of podman's own profile, which is of another form than those of specifications."""
+
+    action: str
+    names: tuple[str, ...] = ()
+    name: str = ""
+    args: tuple[oci.Condition, ...] = ()
+    includes: _When = _When()
+    excludes: _When = _When()
+
+    def is_for(self, held: frozenset[str]) -> bool:
+        """Whether it is in force on this architecture, for a container with these capabilities."""
+        arch = host.arch()
+        if (self.includes.arches and arch not in self.includes.arches) or arch in self.excludes.arches:
+            return False
+        return self.includes.capabilities <= held and not self.excludes.capabilities & held
+
+    @property
+    def plain(self) -> oci.Rule:
+        return oci.Rule((*self.names, self.name) if self.name else self.names, self.action, args=self.args)
+
+
+class _Profile(msgspec.Struct, frozen=True):
+    syscalls: tuple[_Rule, ...]
+
+
+def more_calls(profile: oci.Seccomp, held: Iterable[str], root: Path = Path("/")) -> list[str]:
     """The system calls that a seccomp profile allows and podman's own, for a container that holds these capabilities,
     names and does not allow.
 
@@ -65,45 +104,26 @@ def more_calls(profile: dict[str, Any], held: Iterable[str], root: Path = Path("
     if path is None:
         return []
     try:
-        default = json.loads(path.read_bytes())
-        named = {name for rule in default["syscalls"] for name in _names(rule)}
-        usual = [rule for rule in default["syscalls"] if _included(rule, frozenset(held))]
-        always, sometimes = _allowed(usual)
-        more, more_sometimes = _allowed(profile.get("syscalls") or ())
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        default = structs.read(json.loads(path.read_bytes()), _Profile, "file")
+    except (OSError, ValueError) as error:
         raise PrerequisiteError(f"podman's seccomp profile {path} cannot be read: {error}") from error
+    except IntegrityError as error:
+        raise PrerequisiteError(f"podman's seccomp profile {path} cannot be used: {error.message}") from error
+    named = {name for rule in default.syscalls for name in rule.plain.names}
+    always, sometimes = _allowed(rule.plain for rule in default.syscalls if rule.is_for(frozenset(held)))
+    more, more_sometimes = _allowed(profile.syscalls)
     return sorted(named & ((more - always) | ({name for name, _ in more_sometimes - sometimes} - always)))
 
 
-def _allowed(rules: Iterable[dict[str, Any]]) -> tuple[set[str], set[tuple[str, str]]]:
+def _allowed(rules: Iterable[oci.Rule]) -> tuple[set[str], set[tuple[str, tuple[oci.Condition, ...]]]]:
     """The calls that rules allow whatever their arguments are, and those that they allow with some: (name, which)."""
-    always, sometimes = set[str](), set[tuple[str, str]]()
+    always, sometimes = set[str](), set[tuple[str, tuple[oci.Condition, ...]]]()
     for rule in rules:
-        if rule["action"] not in _ALLOWING:
+        if rule.action not in _ALLOWING:
             continue
-        if conditions := rule.get("args"):
-            which = sorted(str([each.get(key) or 0 for key in _CONDITION]) for each in conditions)
-            sometimes.update((name, " ".join(which)) for name in _names(rule))
+        if rule.args:
+            which = tuple(sorted(rule.args, key=repr))
+            sometimes.update((name, which) for name in rule.names)
         else:
-            always.update(_names(rule))
+            always.update(rule.names)
     return always, sometimes
-
-
-def _names(rule: dict[str, Any]) -> Iterator[str]:
-    yield from (str(each) for each in rule.get("names") or ())
-    if rule.get("name"):
-        yield str(rule["name"])
-
-
-def _included(rule: dict[str, Any], held: frozenset[str]) -> bool:
-    """Whether a rule is for this architecture, and for a container with these capabilities."""
-    wants, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
-    arch = host.arch()
-    if wants.get("arches") and arch not in wants["arches"]:
-        return False
-    if arch in (excludes.get("arches") or ()):
-        return False
-    needed, forbidden = (
-        {str(each).removeprefix("CAP_") for each in one.get("caps") or ()} for one in (wants, excludes)
-    )
-    return needed <= held and not forbidden & held

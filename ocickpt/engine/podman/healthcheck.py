@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from ocickpt import proc
-from ocickpt.engine.podman.commands import PROGRAM, first
+from ocickpt.engine.podman.commands import PROGRAM, Printed, inspected
+from ocickpt.engine.podman.config import Healthcheck
+
+
+class _Settings(Printed, frozen=True):
+    healthcheck: Healthcheck = Healthcheck()
+    startup_health_check: Healthcheck | None = None
+
+
+class _Checked(Printed, frozen=True):
+    """A container, and when it is checked."""
+
+    id: str
+    config: _Settings
 
 
 def are_run() -> bool:
@@ -22,33 +34,33 @@ def resume(container_id: str) -> None:
     there is a startup healthcheck, and it splits a command's arguments at spaces. The unit has the name that
     podman stops and removes where it has put no other on record (``hcUnitName`` in libpod/healthcheck_linux.go).
     """
-    found = first(proc.run([PROGRAM, "container", "inspect", "--", container_id]))
-    due = _due(found["Config"])
+    found = inspected(container_id, _Checked)
+    due = _due(found.config)
     if not due:
         return
     suffix, interval = due
-    unit = found["Id"] + suffix
-    if proc.run(["systemctl", "--quiet", "is-active", f"{found['Id']}*.timer"], check=False).returncode == 0:
+    unit = found.id + suffix
+    if proc.run(["systemctl", "--quiet", "is-active", f"{found.id}*.timer"], check=False).returncode == 0:
         return
     proc.run(
         ["systemd-run", "--quiet", "--unit", unit,
          "--property=LogLevelMax=notice", "--property=StartLimitIntervalSec=0",
          f"--on-unit-inactive={max(1, interval // 1000)}us", "--timer-property=AccuracySec=1s",
-         f"--setenv=PATH={os.environ.get('PATH', os.defpath)}", PROGRAM, "healthcheck", "run", found["Id"]]
+         f"--setenv=PATH={os.environ.get('PATH', os.defpath)}", PROGRAM, "healthcheck", "run", found.id]
     )  # fmt: skip
     # From then on the timer counts from the end of each run.
     proc.run(["systemctl", "start", f"{unit}.service"])
 
 
-def _due(config: dict[str, Any]) -> tuple[str, int] | None:
+def _due(config: _Settings) -> tuple[str, int] | None:
     """What the timer's name ends in and its interval in ns; None where podman makes no timer.
 
     A startup healthcheck comes first, and podman changes to the other one once it succeeded. Whether it had
     succeeded before the checkpoint, no checkpoint tells.
     """
-    health, startup = config.get("Healthcheck") or {}, config.get("StartupHealthCheck")
-    if not health.get("Interval") or (health.get("Test") or [""])[0] in ("", "NONE"):
+    health, startup = config.healthcheck, config.startup_health_check
+    if not health.interval or not health.test or health.test[0] in ("", "NONE"):
         return None
     if startup is None:
-        return "", health["Interval"]
-    return ("-startup", startup["Interval"]) if startup.get("Interval") else None
+        return "", health.interval
+    return ("-startup", startup.interval) if startup.interval else None

@@ -1,7 +1,7 @@
 """libpod's configuration of a container, as a checkpoint brings it: checked and made to fit this host.
 
 podman believes what it imports: paths it will mount and unmount at, programs it will run. A checkpoint
-comes from elsewhere, so none of these survive: only known keys pass (`allowed`), paths are rebuilt from
+comes from elsewhere, so none of these survive: only known keys pass (`config`, `oci`), paths are rebuilt from
 this host's storage, and what the container would get of the host beyond its image is listed.
 
 Source: podman, libpod/container_config.go, libpod/runtime_ctr.go (RestoreContainer), and `restore` and
@@ -14,10 +14,15 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
+from msgspec.structs import replace
+
+from ocickpt import oci
 from ocickpt.engine import host
-from ocickpt.engine.podman import allowed, defaults
+from ocickpt.engine.podman import config as libpod
+from ocickpt.engine.podman import defaults
+from ocickpt.engine.podman.config import Config
 from ocickpt.engine.runtime import table
 from ocickpt.errors import IntegrityError, UnsupportedError
 
@@ -29,11 +34,6 @@ _IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
 _OWN_PATH = re.compile(r"/(?:[^/]+/)*overlay-containers/([0-9a-f]{64})/userdata(/.*)?")
 _VOLUME_PATH = re.compile(r"/(?:[^/]+/)*volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]*)/_data")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
-_STATIC = ("staticDir", "ShmDir", "secretsPath")
-SHARED = ("ipcNsCtr", "mountNsCtr", "netNsCtr", "pidNsCtr", "userNsCtr", "utsNsCtr", "cgroupNsCtr")
-"""What names the container whose namespace another one shares."""
-ELSEWHERE = ("overlayVolumes", "ctrImageVolumes")
-"""Volumes whose content no checkpoint holds."""
 _PARENTS = ("/libpod_parent", "machine.slice")
 """The parents of containers that were given none, under cgroupfs and systemd: this host takes its own."""
 _FILESYSTEMS = {"proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2"}
@@ -44,6 +44,8 @@ _REFUSING = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_AC
 _USUAL_POLICIES = ("SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE")
 _KERNELS = {"proc": "/proc", "sysfs": "/sys", "cgroup": "/sys/fs/cgroup", "cgroup2": "/sys/fs/cgroup"}
 """Where a container has the kernel's filesystems."""
+_HOSTS_FILES: Final = ("image", "none")
+"""What a container may have its /etc/hosts made from; anything else is a path of the host."""
 _OWN_PROFILE = "containers-default-"
 _OWN_TYPES = ("container_t", "container_init_t")
 """What podman itself confines containers with (containers/common pkg/apparmor; container-selinux)."""
@@ -54,13 +56,8 @@ _VALUED = ("volume-opt", "upperdir=", "workdir=", "lowerdir=", "subpath=", "idma
 class Imported:
     """A container's configuration and OCI specification, fit to be given to this host's podman."""
 
-    config: dict[str, Any]
-    spec: dict[str, Any]
-    id: str
-    name: str
-    image_id: str
-    image_name: str
-    runtime: str
+    config: Config
+    spec: oci.Saved
     volumes: dict[str, str]
     """Where each named volume lies on this host, by name."""
     secrets: tuple[str, ...]
@@ -71,246 +68,237 @@ class Imported:
     health_interval: str
     """The interval of its healthcheck as podman writes durations; empty without one."""
 
+    @property
+    def id(self) -> str:
+        """The container's id: 64 hexadecimal digits."""
+        return self.config.id
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+        return self.config.name
+
+    @property
+    def image_id(self) -> str:
+        """The ID of its image: 64 hexadecimal digits."""
+        return self.config.rootfs_image_id
+
+    @property
+    def image_name(self) -> str:
+        """The name of its image, with its registry, or its ID."""
+        return self.config.rootfs_image_name
+
+    @property
+    def runtime(self) -> str:
+        """The name of its runtime."""
+        return self.config.runtime
+
     def members(self, created_by: tuple[str, ...]) -> dict[str, bytes]:
         """The two files of a checkpoint archive that hold these; podman will show `created_by` as what made it."""
-        config = self.config | {"createCommand": created_by}
-        return {"config.dump": json.dumps(config).encode(), "spec.dump": json.dumps(self.spec).encode()}
+        config, spec = libpod.plain(self.config, created_by), oci.plain(self.spec)
+        return {"config.dump": json.dumps(config).encode(), "spec.dump": json.dumps(spec).encode()}
 
 
-def import_config(config: dict[str, Any], spec: dict[str, Any], graph_root: Path, volume_root: Path) -> Imported:
-    """Check a ``config.dump`` and a ``spec.dump`` and rebuild their paths below this host's roots.
+def import_config(record: libpod.Record, spec: oci.Saved, graph_root: Path, volume_root: Path) -> Imported:
+    """Check what a ``config.dump`` and a ``spec.dump`` say and rebuild their paths below this host's roots.
 
     Raises IntegrityError for what podman never writes, UnsupportedError for what cannot be restored.
     """
-    try:
-        return _import(config, spec, graph_root, volume_root)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(
-            f"the container's configuration is not of the form that podman gives it: {error}"
-        ) from error
-
-
-def _import(config: dict[str, Any], spec: dict[str, Any], graph_root: Path, volume_root: Path) -> Imported:
-    identity, name, runtime = _text(config, "id"), _text(config, "name"), _text(config, "runtime")
-    if not _ID.fullmatch(identity) or not _NAME.fullmatch(name):
+    config, name = record.config, record.config.name
+    if not _ID.fullmatch(config.id) or not _NAME.fullmatch(name):
         raise IntegrityError("the container's id or name is not one that podman gives")
-    if runtime not in table.NAMES:
-        raise UnsupportedError(f"container {name!r} runs under {runtime[:100]!r}; only {table.LISTED} can restore")
-    _check_whole(config, name)
-    config, spec = allowed.only(config, allowed.CONFIG, "config.dump"), allowed.only(spec, allowed.SPEC, "spec.dump")
-    _rebuild_paths(config, identity, graph_root)
-    _check_values(config)
-    volumes = _volumes(config, volume_root)
-    host_paths, secrets = _mounts(spec, volumes), _secrets(config)
-    shared = _namespaces(spec, made=config.get("createNetNS") is True)
+    if config.runtime not in table.NAMES:
+        raise UnsupportedError(
+            f"container {name!r} runs under {config.runtime[:100]!r}; only {table.LISTED} can restore"
+        )
+    _check_whole(record.beyond, name)
+    config = _checked(_with_own_paths(config, graph_root))
+    volumes, secrets = _volumes(config, volume_root), _secrets(config)
+    mounts, host_paths = _mounts(spec, volumes)
+    namespaces, shared = _namespaces(spec, made=config.create_net_ns)
+    spec = replace(spec, mounts=mounts, linux=replace(spec.linux, namespaces=namespaces))
     return Imported(
         config,
         spec,
-        identity,
-        name,
-        _text(config, "rootfsImageID"),
-        _text(config, "rootfsImageName"),
-        runtime,
         volumes,
         secrets,
-        tuple(sorted(set(host_paths))),
+        host_paths,
         (*_privileges(config, spec), *shared, *(f"the secret {name}" for name in secrets)),
-        _interval(_object(config, "healthcheck")),
+        _interval(config.healthcheck),
     )
 
 
-def _check_whole(config: dict[str, Any], name: str) -> None:
+def _check_whole(beyond: libpod.Beyond, name: str) -> None:
     """UnsupportedError for containers that consist of more than podman exports."""
-    if _text(config, "rootfs"):
+    if beyond.rootfs:
         raise UnsupportedError(f"container {name!r} has no image but a directory of its host as root (--rootfs)")
-    if any(config.get(key) for key in (*SHARED, "pod", "Dependencies")):
+    if beyond.shared or beyond.pod or beyond.dependencies:
         raise UnsupportedError(f"container {name!r} is part of a pod or shares namespaces; podman cannot import those")
-    if any(config.get(key) for key in ELSEWHERE):
+    if beyond.elsewhere:
         raise UnsupportedError(f"container {name!r} has overlay or image volumes, which no checkpoint holds")
 
 
-def _check_values(config: dict[str, Any]) -> None:
-    """Refuse or drop values that podman would take for something of the host."""
-    if not _ID.fullmatch(_text(config, "rootfsImageID")):
+def _with_own_paths(config: Config, graph_root: Path) -> Config:
+    """With the paths of podman's own directories for it below `graph_root`; IntegrityError for any other paths."""
+
+    def own(what: str, path: str) -> str:
+        if not path:
+            return ""
+        found = _OWN_PATH.fullmatch(path)
+        if not found or found[1] != config.id or ".." in path.split("/"):
+            raise IntegrityError(f"the container's {what} is {path[:200]!r}, which podman never gives")
+        return f"{graph_root}/overlay-containers/{config.id}/userdata{found[2] or ''}"
+
+    shm = own("ShmDir", config.shm_dir)
+    return replace(
+        config,
+        static_dir=own("staticDir", config.static_dir),
+        shm_dir=shm,
+        secrets_path=own("secretsPath", config.secrets_path),
+        mounts=(shm,) if config.mounts and shm else (),
+    )
+
+
+def _checked(config: Config) -> Config:
+    """Without values that podman would take for something of the host; those that it never gives are refused."""
+    if not _ID.fullmatch(config.rootfs_image_id):
         raise IntegrityError("the container's image has no ID as podman gives them")
-    image = _text(config, "rootfsImageName")
+    image = config.rootfs_image_name
     if not (_IMAGE.fullmatch(image) or _IMAGE_ID.fullmatch(image)):
         raise IntegrityError(f"{image[:200]!r} is not the name of an image")
-    mode = _text(config, "networkMode")
+    mode = config.network_mode
     if mode.startswith(("container:", "ns:", "pasta")):
         raise UnsupportedError(f"the container's network is {mode[:200]!r}, which cannot be restored elsewhere")
-    if ".." in _text(config, "cgroupParent").split("/"):
+    if ".." in config.cgroup_parent.split("/"):
         raise IntegrityError("the container's cgroup parent is not one that podman gives")
-    if config.get("cgroupParent") in _PARENTS:
-        del config["cgroupParent"]
-    if (zone := _text(config, "timezone")) and not _ZONE.fullmatch(zone):
-        raise IntegrityError(f"{zone[:200]!r} is not a time zone")
-    if _text(config, "baseHostsFile") not in ("image", "none"):
-        config.pop("baseHostsFile", None)
+    if config.timezone and not _ZONE.fullmatch(config.timezone):
+        raise IntegrityError(f"{config.timezone[:200]!r} is not a time zone")
+    return replace(
+        config,
+        cgroup_parent="" if config.cgroup_parent in _PARENTS else config.cgroup_parent,
+        base_hosts_file=config.base_hosts_file if config.base_hosts_file in _HOSTS_FILES else "",
+        named_volumes=tuple(replace(each, options=_harmless(each.options)) for each in config.named_volumes),
+    )
 
 
-def _volumes(config: dict[str, Any], root: Path) -> dict[str, str]:
-    found = {}
-    for volume in config.get("namedVolumes") or ():
-        name = _text(volume, "volumeName")
-        if not _NAME.fullmatch(name):
-            raise IntegrityError("a volume of the container has a name that podman does not give")
-        volume["options"] = _options(volume)
-        found[name] = f"{root}/{name}/_data"
-    return found
+def _volumes(config: Config, root: Path) -> dict[str, str]:
+    if not all(_NAME.fullmatch(volume.name) for volume in config.named_volumes):
+        raise IntegrityError("a volume of the container has a name that podman does not give")
+    return {volume.name: f"{root}/{volume.name}/_data" for volume in config.named_volumes}
 
 
-def _secrets(config: dict[str, Any]) -> tuple[str, ...]:
-    given = [*(config.get("secrets") or ()), *_object(config, "secret_env").values()]
-    found = sorted({_text(each, "name") for each in given})
+def _secrets(config: Config) -> tuple[str, ...]:
+    found = sorted({each.name for each in (*config.secrets, *config.secret_env.values())})
     if not all(name and name.isprintable() for name in found):
         raise IntegrityError("a secret of the container has a name that podman does not give")
     return tuple(found)
 
 
-def _mounts(spec: dict[str, Any], volumes: dict[str, str]) -> list[str]:
-    """Make the mounts of `spec` this host's; the paths of this host that are left.
+def _mounts(spec: oci.Saved, volumes: dict[str, str]) -> tuple[tuple[oci.Mount, ...], tuple[str, ...]]:
+    """The mounts of `spec` as this host's; the paths of this host that are among them.
 
     podman's own files for the container are left out: it makes and mounts them itself.
     """
-    kept, foreign = [], []
-    for mount in spec.get("mounts") or ():
-        kind, source = _text(mount, "type"), _text(mount, "source")
-        mount["options"] = _options(mount)
-        if kind == "bind" or {"bind", "rbind"} & set(mount["options"]):
+    kept, foreign = [], set[str]()
+    for given in spec.mounts:
+        mount, source = replace(given, options=_harmless(given.options)), given.source
+        if mount.is_bind:
             plain = ".." not in source.split("/")
             if plain and _OWN_PATH.fullmatch(source):
                 continue
             volume = _VOLUME_PATH.fullmatch(source)
             if plain and volume and volume[1] in volumes:
-                mount["source"] = volumes[volume[1]]
+                mount = replace(mount, source=volumes[volume[1]])
             elif source.startswith("/") and source.isprintable():
-                foreign.append(source)
+                foreign.add(source)
             else:
                 raise IntegrityError(f"the container mounts {source[:200]!r}, which is no path")
-        elif kind not in _FILESYSTEMS:
-            raise UnsupportedError(f"the container has a mount of the type {kind[:100]!r}, which cannot be restored")
+        elif mount.type not in _FILESYSTEMS:
+            raise UnsupportedError(
+                f"the container has a mount of the type {mount.type[:100]!r}, which cannot be restored"
+            )
         kept.append(mount)
-    spec["mounts"] = kept
-    return foreign
+    return tuple(kept), tuple(sorted(foreign))
 
 
-def _options(mount: dict[str, Any]) -> list[str]:
+def _harmless(options: tuple[str, ...]) -> tuple[str, ...]:
     """The mount options, but for those that change the host or mount something else."""
-    options = mount.get("options") or []
-    if not isinstance(options, list) or not all(isinstance(each, str) for each in options):
-        raise IntegrityError("a mount of the container has options that are not a list of strings")
-    return [each for each in options if each not in _CHANGING and not each.startswith(_VALUED)]
+    return tuple(each for each in options if each not in _CHANGING and not each.startswith(_VALUED))
 
 
-def _namespaces(spec: dict[str, Any], *, made: bool) -> list[str]:
-    """Which namespaces of the host the container uses; `made` says that podman makes a network for it."""
-    linux = _object(spec, "linux")
-    found = {}
-    for namespace in linux.get("namespaces") or ():
-        kind = _text(namespace, "type")
-        if namespace.pop("path", "") and not (kind == "network" and made):
-            raise UnsupportedError(f"the container joins a {kind[:20]!r} namespace of its host by path")
-        found[kind] = namespace
+def _namespaces(spec: oci.Saved, *, made: bool) -> tuple[tuple[oci.Namespace, ...], list[str]]:
+    """The container's own namespaces, and which of the host it uses; `made` says that podman makes a network for it."""
+    for each in spec.linux.namespaces:
+        if each.path and not (each.type == "network" and made):
+            raise UnsupportedError(f"the container joins a {each.type[:20]!r} namespace of its host by path")
+    found = {each.type for each in spec.linux.namespaces}
     if "user" in found:
         raise UnsupportedError("the container has a user namespace of its own (--userns), which podman cannot restore")
     if "mount" not in found:
         raise IntegrityError("the container has no mount namespace of its own")
-    return [f"the {kind} namespace" for kind in _NAMESPACES if kind not in found]
+    own = tuple(oci.Namespace(each.type) for each in spec.linux.namespaces)
+    return own, [f"the {kind} namespace" for kind in _NAMESPACES if kind not in found]
 
 
-def _privileges(config: dict[str, Any], spec: dict[str, Any]) -> list[str]:
+def _privileges(config: Config, spec: oci.Spec) -> list[str]:
     """What the container may do beyond what podman gives one that asks for nothing, one phrase each."""
-    linux, process = _object(spec, "linux"), _object(spec, "process")
-    rules = _object(linux, "resources").get("devices") or ()
-    privileged = bool(config.get("privileged") or config.get("mountAllDevices"))
+    privileged = config.privileged or config.mount_all_devices
     found = ["what --privileged gives"] if privileged else []
-    found += sorted({_text(device, "path") for device in linux.get("devices") or ()})
-    if not found and (config.get("cdiDevices") or any(rule and rule.get("allow") for rule in rules)):
+    found += sorted({device.path for device in spec.linux.devices})
+    if not found and (config.cdi_devices or any(rule.allow for rule in spec.linux.resources.devices)):
         found.append("devices")
-    return found if privileged else [*found, *_filesystems(spec), *_powers(process), *_openings(config, linux, process)]
+    return found if privileged else [*found, *_filesystems(spec), *_powers(spec.process), *_openings(config, spec)]
 
 
-def _powers(process: dict[str, Any]) -> list[str]:
+def _powers(process: oci.Process) -> list[str]:
     """Capabilities, and what else goes before others: in scheduling, and when memory is short."""
-    sets = _object(process, "capabilities")
-    names = {_name(each) for held in sets.values() for each in held or ()}
-    found = [f"the capability {name}" for name in sorted(names - defaults.capabilities())]
-    policy = _text(_object(process, "scheduler"), "policy")
+    sets = process.capabilities
+    held = (*sets.bounding, *sets.effective, *sets.permitted, *sets.inheritable, *sets.ambient)
+    found = [f"the capability {name}" for name in sorted(set(map(_name, held)) - defaults.capabilities())]
+    policy, spared = process.scheduler.policy, process.oom_score_adj or 0
     if policy not in ("", *_USUAL_POLICIES):
         found.append(f"the scheduling policy {policy}")
-    spared = process.get("oomScoreAdj") or 0
-    if not isinstance(spared, int) or spared < 0:
+    if spared < 0:
         found.append(f"the oom_score_adj {spared}")
     return found
 
 
-def _openings(config: dict[str, Any], linux: dict[str, Any], process: dict[str, Any]) -> list[str]:
+def _openings(config: Config, spec: oci.Spec) -> list[str]:
     """Where it is less confined than usual."""
-    found, profile = [], _object(linux, "seccomp")
-    if profile.get("defaultAction") not in _REFUSING:
+    found, linux, process = [], spec.linux, spec.process
+    if not linux.seccomp or linux.seccomp.says.default_action not in _REFUSING:
         found.append("every system call (no seccomp profile, or one that allows what it does not name)")
     else:
-        held = {_name(each) for each in _object(process, "capabilities").get("bounding") or ()}
-        if calls := defaults.more_calls(profile, held):
+        held = {_name(each) for each in process.capabilities.bounding}
+        if calls := defaults.more_calls(linux.seccomp.says, held):
             found.append(f"the system calls {' '.join(calls[:20])}{' …' if len(calls) > 20 else ''}")
-    for key, usual in (("maskedPaths", defaults.MASKED), ("readonlyPaths", defaults.READONLY)):
-        found += [f"access to {path}" for path in sorted(usual - {str(each) for each in linux.get(key) or ()})]
-    module = host.lsm()
-    profile_name, label = _text(process, "apparmorProfile"), _text(config, "ProcessLabel")
-    if module == "apparmor" and not profile_name.startswith(_OWN_PROFILE):
-        found.append(f"the AppArmor profile {profile_name}" if profile_name else "no AppArmor profile")
+    for paths, usual in ((linux.masked_paths, defaults.MASKED), (linux.readonly_paths, defaults.READONLY)):
+        found += [f"access to {path}" for path in sorted(usual - set(paths))]
+    module, profile, label = host.lsm(), process.apparmor_profile, config.process_label
+    if module == "apparmor" and not profile.startswith(_OWN_PROFILE):
+        found.append(f"the AppArmor profile {profile}" if profile else "no AppArmor profile")
     if module == "selinux" and (label.split(":") + [""] * 3)[2] not in _OWN_TYPES:
         found.append(f"the SELinux label {label}" if label else "no SELinux label")
     return found
 
 
-def _filesystems(spec: dict[str, Any]) -> list[str]:
+def _filesystems(spec: oci.Spec) -> list[str]:
     """The kernel's filesystems where no container usually has them: what is masked in one is open in another."""
     found = []
-    for mount in spec.get("mounts") or ():
-        kind, place = _text(mount, "type"), _text(mount, "destination")
-        writable = "ro" not in (mount.get("options") or ())
+    for mount in spec.mounts:
+        kind, place = mount.type, mount.destination
         if kind in _KERNELS and place != _KERNELS[kind]:
             found.append(f"another {kind} at {place}")
-        elif kind in _KERNELS and kind != "proc" and writable:
+        elif kind in _KERNELS and kind != "proc" and "ro" not in mount.options:
             found.append(f"a writable {place}")
     return found
 
 
-def _name(capability: Any) -> str:
-    return str(capability).upper().removeprefix("CAP_")
+def _name(capability: str) -> str:
+    return capability.upper().removeprefix("CAP_")
 
 
-def _interval(health: dict[str, Any]) -> str:
-    interval = health.get("Interval") or 0
-    if not isinstance(interval, int) or interval < 0:
+def _interval(health: libpod.Healthcheck) -> str:
+    if health.interval < 0:
         raise IntegrityError("the container's healthcheck has an interval that cannot be")
-    return f"{interval}ns" if interval else ""
-
-
-def _rebuild_paths(config: dict[str, Any], identity: str, graph_root: Path) -> None:
-    for key in _STATIC:
-        path = _text(config, key)
-        if not path:
-            continue
-        own = _OWN_PATH.fullmatch(path)
-        if not own or own[1] != identity or ".." in path.split("/"):
-            raise IntegrityError(f"the container's {key} is {path[:200]!r}, which podman never gives")
-        config[key] = f"{graph_root}/overlay-containers/{identity}/userdata{own[2] or ''}"
-    if config.get("mounts"):
-        config["mounts"] = [config["ShmDir"]] if config.get("ShmDir") else []
-
-
-def _object(value: dict[str, Any], key: str) -> dict[str, Any]:
-    found = value.get(key) or {}
-    if not isinstance(found, dict):
-        raise IntegrityError(f"the container's {key} is not an object")
-    return found
-
-
-def _text(value: dict[str, Any], key: str) -> str:
-    found = value.get(key) or "" if isinstance(value, dict) else None
-    if not isinstance(found, str):
-        raise IntegrityError(f"the container's {key} is not a string")
-    return found
+    return f"{health.interval}ns" if health.interval else ""
