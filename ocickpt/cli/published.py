@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Published(Protocol):
@@ -34,7 +34,7 @@ def pinned(reference: str, digest: str) -> str:
     return reference if "@" in reference or not digest else f"{reference}@{digest}"
 
 
-def as_json(published: Published, seconds: float) -> dict[str, Any]:
+def as_json(published: Published, seconds: float) -> dict[str, object]:
     """What ``--format json`` prints."""
     return {
         "reference": pinned(published.reference, published.digest),

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ocickpt import proc
 from ocickpt.errors import AuthError, CommandError
@@ -74,7 +74,7 @@ def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> dict[str, object] | None:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES)
@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return config
 
 
-def _in_file(config: dict[str, Any], path: Path, registry: str, repository: str) -> Credentials | None:
+def _in_file(config: dict[str, object], path: Path, registry: str, repository: str) -> Credentials | None:
     helpers = _object(config.get("credHelpers"))
     for host in _names(registry):
         if helpers.get(host):
@@ -111,7 +111,7 @@ def _in_file(config: dict[str, Any], path: Path, registry: str, repository: str)
     return None
 
 
-def _object(value: object) -> dict[str, Any]:
+def _object(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
@@ -126,7 +126,7 @@ def _normal(key: str) -> str:
     return key
 
 
-def _entry(entry: dict[str, Any], path: Path) -> Credentials | None:
+def _entry(entry: dict[str, object], path: Path) -> Credentials | None:
     token = entry.get("identitytoken")
     if isinstance(token, str) and token:
         return Credentials(identity_token=token)

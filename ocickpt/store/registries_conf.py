@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ocickpt.errors import UsageError
 
@@ -54,9 +54,9 @@ def _matches(prefix: str, name: str) -> bool:
     return name == prefix or name.startswith(prefix + "/")
 
 
-def _tables(system: Path) -> dict[str, dict[str, Any]]:
+def _tables(system: Path) -> dict[str, dict[str, object]]:
     """Every ``[[registry]]`` table by its prefix; later files replace tables of earlier ones."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for path in _files(system):
         try:
             with path.open("rb") as file:

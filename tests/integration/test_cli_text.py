@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ocickpt import log, names
 from ocickpt.description import Description
@@ -62,10 +62,10 @@ def test_text_that_is_not_unicode_is_refused(tmp_path: Path, verb: list[str], te
 def test_text_that_the_terminal_has_no_characters_for(
     tmp_path: Path, verb: list[str], environment: dict[str, str]
 ) -> None:
-    named = dataclasses.replace(FULL.container, name="\u65e5\u672c")
+    named = replace(FULL.container, name="\u65e5\u672c")
     ref = put(
         tmp_path / "layout",
-        dataclasses.replace(FULL, container=named),
+        replace(FULL, container=named),
         **{names.ANNOTATION_CONTAINER: named.name, names.ANNOTATION_CREATED: FULL.created},
     )
     done = run(*verb, ref, **environment)
