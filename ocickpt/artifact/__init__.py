@@ -3,15 +3,7 @@
 Where blobs are kept is unknown here.
 """
 
-from ocickpt.artifact.opening import (
-    Artifact,
-    config,
-    index_of,
-    load,
-    load_index,
-    manifests,
-    opened,
-    resolve,
-)
+from ocickpt.artifact.opening import Artifact, config, index_of, load_index, manifests, resolve
+from ocickpt.artifact.opening import open_artifact as open  # noqa: A004 - `artifact.open`, as of a file
 
-__all__ = ["Artifact", "config", "index_of", "load", "load_index", "manifests", "opened", "resolve"]
+__all__ = ["Artifact", "config", "index_of", "load_index", "manifests", "open", "resolve"]

@@ -18,7 +18,7 @@ def copy(source: Reference, reference: Reference, access: Access, progress: Prog
         closing(open_store(source, access)) as origin,
         closing(open_store(reference, access, create=True)) as store,
     ):
-        found = opening.load(origin, source)
+        found = opening.open_artifact(origin, source)
         progress.stage(Stage.SENDING)
         blobs = (found.manifest.config, *found.manifest.layers)
         counter.expect(found.size)

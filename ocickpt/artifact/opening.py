@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,22 +43,23 @@ class Artifact:
         return sum(blob.size for blob in (self.manifest.config, *self.manifest.layers))
 
 
-def load(store: Store | CachedSource, reference: Reference) -> Artifact:
-    """The checkpoint `reference` names.
+def open_artifact(
+    source: Store | CachedSource, reference: Reference, found: Callable[[Reference], None] = lambda _: None
+) -> Artifact:
+    """The checkpoint that `reference` names: the one way in, and where a policy on who made it is to be asked.
 
-    Raises NotFoundError; UnsupportedError for another kind of artifact or a future version of ours;
-    IntegrityError for one that is not what it says.
+    `found` is called with its digest as soon as that is known, which is a request earlier. Raises NotFoundError;
+    UnsupportedError for another kind of artifact or a future version of ours; IntegrityError for one that is not what
+    it says.
     """
-    return opened(store, reference, *resolve(store, reference))
-
-
-def opened(store: Store | CachedSource, reference: Reference, descriptor: Descriptor, manifest: Manifest) -> Artifact:
-    """The checkpoint with that manifest, which `reference` names. Errors as of `load`."""
-    return Artifact(reference.with_digest(descriptor.digest), descriptor, manifest, config(store, reference, manifest))
+    descriptor, manifest = resolve(source, reference)
+    pinned = reference.with_digest(descriptor.digest)
+    found(pinned)
+    return Artifact(pinned, descriptor, manifest, config(source, reference, manifest))
 
 
 def config(store: Store | CachedSource, reference: Reference, manifest: Manifest) -> Description:
-    """The description of the checkpoint `reference` names. Errors as of `load`."""
+    """The description of the checkpoint `reference` names. Errors as of `open_artifact`."""
     from ocickpt.description import Description  # not for a page server, which needs none
 
     if manifest.config.size > names.MAX_CONFIG_BYTES:
@@ -68,7 +69,10 @@ def config(store: Store | CachedSource, reference: Reference, manifest: Manifest
 
 
 def resolve(store: Store | CachedSource, reference: Reference) -> tuple[Descriptor, Manifest]:
-    """Only the manifest of the checkpoint `reference` names; errors as of `load`."""
+    """Only the manifest of the checkpoint `reference` names, for who was told of it by somebody that has opened it.
+
+    Errors as of `open_artifact`.
+    """
     descriptor, data = store.resolve(reference.target)
     manifest = Manifest.from_bytes(data)
     _check_kind(manifest, str(reference))

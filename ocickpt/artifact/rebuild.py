@@ -206,10 +206,10 @@ class Rebuilder:
                 out.add_file(f"checkpoint/{each.name}", each)
             if rootfs:
                 self._add_rootfs(out, work)
-            names = sorted(
+            volume_names = sorted(
                 {entry.path.split("/")[0] for _, entry in self.index.files_of(Kind.VOLUME)} if volumes else ()
             )
-            for name in names:
+            for name in volume_names:
                 self._add_tree(out, f"volumes/{name}.tar", Kind.VOLUME, name, work)
 
     def _add_small(self, out: archive.ArchiveWriter, replaced: dict[str, bytes], work: Path) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocickpt.cli.output import printable, size
+from ocickpt.cli import output
+from ocickpt.cli.output import printable
 from ocickpt.model import Progress, Silent, Stage
 
 if TYPE_CHECKING:
@@ -99,9 +100,9 @@ class Lines:
     def _summary(self) -> str:
         facts = []
         if self._moved or self._expected:
-            facts.append(f"{size(self._moved)} {self._word}")
+            facts.append(f"{output.size(self._moved)} {self._word}")
         if self._present:
-            facts.append(f"{size(self._present)} were there already")
+            facts.append(f"{output.size(self._present)} were there already")
         facts.append(f"{time.monotonic() - self._begun:.1f} s")
         return f"{self._text}: {', '.join(facts)}"
 
@@ -157,7 +158,7 @@ class Terminal(Lines):
             self._task,
             completed=self._moved,
             total=max(self._expected - self._present, self._moved) or None,
-            already=f"{size(self._present)} there already" if self._present else "",
+            already=f"{output.size(self._present)} there already" if self._present else "",
         )
 
     def _close(self) -> None:

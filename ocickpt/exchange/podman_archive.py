@@ -67,7 +67,7 @@ def write(
     if output.exists():
         raise ExistsError(f"{output} is there already")
     with closing(open_source(reference, access)) as source:
-        found = artifact.load(source, reference)
+        found = artifact.open(source, reference)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         config, spec = verification.saved(rebuilder)
         imported = verification.imported_config(config, spec, found.description, _roots())

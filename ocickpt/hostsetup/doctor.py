@@ -124,12 +124,12 @@ def _criu() -> Iterator[Check]:
 
 
 def _pycriu() -> Iterator[Check]:
-    version, criu = host.pycriu_version(), host.criu_version()
+    version, beside = host.pycriu_version(), host.criu_version()
     remedy = "install python3-pycriu (Debian) or python3-criu (Fedora), for the Python that runs ocickpt"
     if not version:
         yield Check("pycriu", "failed", "cannot be imported", f"{remedy}; a venv needs --system-site-packages")
-    elif version != "unknown" and criu and numbers(version)[:2] != numbers(criu)[:2]:
-        yield Check("pycriu", "warning", f"{version}, criu is {criu}", "install both in the same version")
+    elif version != "unknown" and beside and numbers(version)[:2] != numbers(beside)[:2]:
+        yield Check("pycriu", "warning", f"{version}, criu is {beside}", "install both in the same version")
     else:
         yield Check("pycriu", "ok", version)
 

@@ -149,7 +149,7 @@ def _find_runtime(name: str, launchers: Path) -> str:
 
 def _drop_in_text(targets: dict[Path, str]) -> str:
     # A JSON string is a TOML basic string.
-    lines = [f"{launcher.name} = {json.dumps([str(launcher), target])}" for launcher, target in targets.items()]
+    lines = [f"{path.name} = {json.dumps([str(path), target])}" for path, target in targets.items()]
     return "\n".join((MARKER, "[engine.runtimes]", *lines, ""))
 
 

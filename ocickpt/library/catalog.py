@@ -138,7 +138,7 @@ def inspect(ref: str, access: Access) -> Inspection:
     """Everything public about the checkpoint `ref`."""
     reference = Reference.parse(ref)
     with closing(open_store(reference, access)) as store:
-        found = artifact.load(store, reference)
+        found = artifact.open(store, reference)
     return Inspection(str(found.reference), found.descriptor.digest, found.manifest, found.description)
 
 
@@ -151,7 +151,7 @@ def remove(ref: str, access: Access, progress: Progress) -> Removed:
     if not reference.target:
         raise UsageError(f"{ref} names no tag and no digest")
     with closing(open_store(reference, access)) as store:
-        found = artifact.load(store, reference)
+        found = artifact.open(store, reference)
         deleted = store.delete(reference.target)
         blobs = (found.manifest.config, *found.manifest.layers)
         freed = sum(blob.size for blob in blobs if not store.has_blob(blob))

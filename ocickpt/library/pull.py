@@ -24,7 +24,7 @@ class Pulled:
 def pull(reference: Reference, access: Access, progress: Progress) -> Pulled:
     """Pull a checkpoint into the local store."""
     with closing(open_store(reference, access)) as origin, _local(reference) as local:
-        found = artifact.load(origin, reference)
+        found = artifact.open(origin, reference)
         progress.stage(Stage.FETCHING)
         progress.expect(found.size)
         with local.writing():

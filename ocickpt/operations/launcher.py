@@ -244,8 +244,8 @@ def _patterns() -> dict[str, str]:
 
 def _spelled(options: Iterable[tuple[str, ...]]) -> list[str]:
     """The names of options as the runtimes take them: runc with one hyphen or two, however long they are."""
-    names = [name for each in options for name in each]
-    return names + [f"-{name}" if len(name) == len("-b") else name[1:] for name in names]
+    plain = [name for each in options for name in each]
+    return plain + [f"-{name}" if len(name) == len("-b") else name[1:] for name in plain]
 
 
 def chooser(directory: Path, default: str) -> str:
@@ -290,8 +290,8 @@ def _start(module: str) -> str:
         found = proc.run([sys.executable, "-I", "-c", ask], check=False, timeout=30).stdout.strip()
     except OcickptError:
         found = ""
-    installed = bool(found) and Path(found).resolve().parent == package
-    path = "" if installed else f" sys.path.insert(0, {str(package.parent)!r});"
+    is_found = bool(found) and Path(found).resolve().parent == package
+    path = "" if is_found else f" sys.path.insert(0, {str(package.parent)!r});"
     # Not -m: what Python does for that takes a fifth of the time of all this.
     code = f"import sys;{path} from ocickpt.{module} import main; sys.exit(main(sys.argv[1:]))"
     return f"-c {shlex.quote(code)}"

@@ -36,12 +36,6 @@ class _Range:
     chunks: list[tuple[int, int, int, int, bytes]]
 
 
-def read_chunk(index: Index, source: BlobSource, number: int) -> bytes:
-    """The verified content of one chunk; one read."""
-    chunk = index.stored(number)
-    return index.codec.decode(source.read_at(chunk.pack, chunk.offset, chunk.stored), chunk.raw, chunk.hash)
-
-
 def read_file(index: Index, source: BlobSource, number: int, limit: int) -> bytes:
     """The content of regular file `number`; IntegrityError if it is none or larger than `limit` bytes."""
     return read_files(index, source, [number], limit)[number]

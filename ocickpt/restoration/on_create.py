@@ -4,7 +4,7 @@
 
 The engine creates a container as always. In the runtime's `create` its processes are restored, and stand still;
 `start` lets them run. What the container is (mounts, devices, namespaces, limits) comes from the new bundle, what
-runs in it from the checkpoint (`bundle`). Only the runtime's own interface is used, so it is the same under
+runs in it from the checkpoint (`bundles`). Only the runtime's own interface is used, so it is the same under
 any engine, and under none. podman is never asked about the container: it holds its lock.
 
 It happens once per container, and `rendezvous.RESTORED` in the bundle says that it has: started again, it starts as
@@ -36,7 +36,7 @@ from ocickpt.lazy.helpers import Helpers
 from ocickpt.log import Logged, refuse
 from ocickpt.model import Kind, Progress, parse_json
 from ocickpt.operations import interrupts, workdir
-from ocickpt.restoration import bundle, policy, preflight
+from ocickpt.restoration import bundles, policy, preflight
 from ocickpt.restoration.sequence import Saved, Sequence, Target, Way
 from ocickpt.store import Access, CachedSource, open_source
 
@@ -122,7 +122,7 @@ def _create(request: _Request, spec: oci.Bundle, wanted: str) -> None:
     helpers = _helpers(request, spec)
     with _work(request, helpers) as undo, closing(open_source(reference, Access(within=_SECONDS))) as source:
         progress = Logged(f"container {request.id[:12]}")
-        found = artifact.load(source, reference)
+        found = artifact.open(source, reference)
         way = OnCreate(request, spec, helpers, source=source, undo=undo, progress=progress)
         way.resolved(found)
         Sequence(way, Saved.read(found, source, progress)).restore()
@@ -201,7 +201,7 @@ class OnCreate(Way):
         found = saved.artifact
         for note in preflight.check_host(found.description, self._here):
             self.progress.note(note)
-        bundle.check(self._bundle_spec, saved.spec, self.runtime)
+        bundles.check(self._bundle_spec, saved.spec, self.runtime)
         image, before = storage.image_of(self._request.bundle), found.description.image
         if image not in ("", before.id):
             raise IncompatibleError(
@@ -215,7 +215,7 @@ class OnCreate(Way):
         """Root filesystem and volumes; a volume is emptied again when the restore fails."""
         yield Kind.ROOTFS, target.spec.root_in(target.bundle), ""
         for volume in volumes(self._saved.config.config):
-            place = bundle.volume_place(target.spec, volume.destination)
+            place = bundles.volume_place(target.spec, volume.destination)
             self._undo.callback(_empty, place)
             yield Kind.VOLUME, place, volume.name
 

@@ -36,7 +36,7 @@ from ocickpt.gate import confinement, deleted_files, verification
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import BlobSource, Kind, Progress
-from ocickpt.restoration.bundle import make_mount_points
+from ocickpt.restoration.bundles import make_mount_points
 from ocickpt.trust import process
 
 

@@ -58,18 +58,19 @@ def restore(
     finished = recovery.recover(progress, mine)
     with closing(open_source(reference, access)) as source:
         prepared.pool.submit(libtar.load)  # while the registry answers
-        descriptor, manifest = artifact.resolve(source, reference)
-        if prepared.helpers:
-            pinned = reference.with_digest(descriptor.digest)
-            prepared.helpers.result().prepare(attach.reading(pinned, access, prepared.facts.result()))
-        found = artifact.opened(source, reference, descriptor, manifest)
+        follow = prepared.helpers.result() if prepared.helpers else None
+
+        def prepare(pinned: Reference) -> None:
+            if follow:
+                follow.prepare(attach.reading(pinned, access, prepared.facts.result()))
+
+        found = artifact.open(source, reference, prepare)
         name = options.name or found.description.container.name
         for record in finished:
             # This very restore had been interrupted when all but saying so was done.
             if isinstance(record, Restore) and (record.name, record.reference) == (name, str(found.reference)):
                 return Restored(record.container, name, record.reference, found.descriptor.digest)
         saved = Saved.read(found, source, progress)
-        follow = prepared.helpers.result() if prepared.helpers else None
         way = WithPodman(found.description.runtime.name, follow, progress, options, prepared)
         subject = Sequence(way, saved, prepared.pool).restore()
     return Restored(subject.id, name, str(found.reference), found.descriptor.digest)

@@ -143,7 +143,7 @@ def remove(record: Intercept) -> int:
     """Take a kept checkpoint out of the local store, if it is there; the bytes that it had."""
     reference = Reference.parse(local_name(record))
     with suppress(NotFoundError, IntegrityError), LocalStore(repository=reference.repository) as local:
-        found = artifact.load(local, reference)
+        found = artifact.open(local, reference)
         local.untag(reference.tag)
         return found.size
     return 0

@@ -31,8 +31,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
 )
 # At the bottom the smaller know nothing of the greater, which come last.
 BOTTOM = (
-    "errors", "libraries", "versions", "names", "failpoint", "atomic", "processes", "rendezvous", "schema", "model", "structs", "oci",
-    "config", "log", "proc", "description",
+    "errors", "libraries", "versions", "names", "failpoint", "atomic", "processes", "rendezvous", "schema", "model",
+    "structs", "oci", "config", "log", "proc", "description",
 )  # fmt: skip
 ENTRY_POINTS, FACE = ROWS[0], ("", "api", "verbs")
 # What the command line may import besides the public face and itself.

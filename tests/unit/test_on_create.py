@@ -14,7 +14,7 @@ from ocickpt.config import Config
 from ocickpt.engine.podman import storage
 from ocickpt.errors import IncompatibleError, NotFoundError, PrerequisiteError, UnsupportedError, UsageError
 from ocickpt.operations import workdir
-from ocickpt.restoration import bundle, on_create, policy
+from ocickpt.restoration import bundles, on_create, policy
 from ocickpt.store import Access, Reference
 
 DIGEST = "sha256:" + "a" * 64
@@ -53,7 +53,7 @@ def changed(place: str, value: Any) -> dict[str, Any]:
 
 
 def check(spec: dict[str, Any], saved: dict[str, Any], runtime: str) -> None:
-    bundle.check(oci.read_bundle(spec, "bundle"), oci.read(saved, "checkpoint"), runtime)
+    bundles.check(oci.read_bundle(spec, "bundle"), oci.read(saved, "checkpoint"), runtime)
 
 
 def test_what_is_fetched_meanwhile_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

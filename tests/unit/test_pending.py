@@ -99,7 +99,7 @@ def test_a_dump_whose_container_is_gone_is_published(tmp_path: Path, source: str
     published = push(source, f"oci:{layout}:{tag}" if tag else None)
     assert checkpoints(layout) == [tag or "x"]
     with closing(open_store(Reference.parse(published.reference), Access())) as store:
-        told = artifact.load(store, Reference.parse(published.reference)).description
+        told = artifact.open(store, Reference.parse(published.reference)).description
     assert told.container.id == ID
     # Of when it was dumped: the host may have been upgraded since.
     assert (told.host.kernel, told.host.cpu_features, told.criu.version) == ("6.1", ("asimd",), "4.2")

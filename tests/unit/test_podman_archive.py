@@ -255,7 +255,7 @@ def test_pages_alone(tmp_path: Path, lazy: bool) -> None:
     """What a restore through the shim writes; lazily only what must be there before the first instruction."""
     ref = Reference.parse(sent(written(tmp_path / "in.tar", whole(tmp_path)), tmp_path))
     with closing(open_store(ref)) as store:
-        index = artifact.load_index(store, artifact.load(store, ref).manifest)
+        index = artifact.load_index(store, artifact.open(store, ref).manifest)
         rebuilder = Rebuilder(index, store, Silent())
         (tmp_path / "pages").mkdir()
         rebuilder.pages(tmp_path / "pages", lazy=lazy)

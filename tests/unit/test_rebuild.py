@@ -64,7 +64,7 @@ def artifact_with(tmp_path: Path, *names: str) -> str:
 def restored(ref: str, tmp_path: Path, progress: Silent) -> None:
     reference = Reference.parse(ref)
     with closing(open_store(reference)) as source:
-        found = artifact.load(source, reference)
+        found = artifact.open(source, reference)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         for place in ("root", "volume", "shm", "work"):
             (tmp_path / place).mkdir()
