@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
-    import jsonschema  # 40 ms: not for a restore, which reads nothing that it is for
+    import jsonschema  # 40 ms, which no restore has to wait for
 
     return jsonschema.Draft202012Validator(json.loads(text(name)))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -311,3 +313,11 @@ def test_the_types_know_what_the_schema_knows() -> None:
 
 def convert_all() -> Description:
     return convert(everything(), Description)
+
+
+def test_no_restore_waits_for_jsonschema() -> None:
+    code = (
+        "import sys\nfrom ocickpt.description import Description\n"
+        "Description.from_bytes(sys.stdin.buffer.read()).to_bytes()\nassert 'jsonschema' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], input=FULL.to_bytes(), check=True, timeout=60)
