@@ -14,7 +14,7 @@ TOP = "/var/lib/containers/unusual"
 ASK = """
 import json, sys
 from pathlib import Path
-from ocickpt.engine.roots import roots
+from ocickpt.engine.podman.roots import roots
 found, said = roots(), json.loads(sys.stdin.read() or "null")
 print([found.graph.resolve(), found.volumes.resolve(), *(each.resolve() for each in found.images)])
 if said:
