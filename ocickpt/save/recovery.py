@@ -28,7 +28,15 @@ class Checkpoints(Verb[Checkpoint]):
     def settle(
         self, orphan: Journal[Checkpoint], mine: Callable[[Record], bool], progress: Progress
     ) -> Sequence[Record]:
-        """Its container runs on, or its dump is kept."""
+        """Its container runs on, or its dump is kept; what the spool holds for it goes."""
+        try:
+            return self._settle(orphan, mine, progress)
+        finally:
+            publishing.sweep()
+
+    def _settle(
+        self, orphan: Journal[Checkpoint], mine: Callable[[Record], bool], progress: Progress
+    ) -> Sequence[Record]:
         record = orphan.record
         if record.step == "published":
             if not mine(record):
@@ -44,7 +52,6 @@ class Checkpoints(Verb[Checkpoint]):
                 )
         else:
             progress.note(f"an interrupted checkpoint of {record.name!r} was undone")
-        publishing.sweep()
         return []
 
     def waits(self, record: Checkpoint) -> bool:
