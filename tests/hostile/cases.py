@@ -200,7 +200,8 @@ def _cases() -> Iterator[tuple[str, Case]]:
         Case(in_image("cgroup", cgroup_property("../../../../srv/share/owned")), "no property"),
     )
     yield "a cgroup outside", Case(in_image("cgroup", cgroup_path("/../../x")), "leads out of its own")
-    yield "a cgroup's directory outside", Case(in_image("cgroup", cgroup_property("cpu.max", "../x")), "leads out of its own")
+    directory = in_image("cgroup", cgroup_property("cpu.max", "../x"))
+    yield "a cgroup's directory outside", Case(directory, "leads out of its own")
     yield "a file outside", Case(regular(name="/../../etc/shadow"), "which leads elsewhere")
     yield "a file on no mount", Case(regular(mnt_id=31337), "on no mount of its container")
     yield "a block device opened by its name", Case(regular(mode=0o060600), "opens the block device")
