@@ -51,12 +51,7 @@ _HOME = {
     "Check": "ocickpt.hostsetup.doctor",
 }
 
-__all__ = [  # noqa: RUF022 - verbs first
-    "checkpoint", "checkpoints", "doctor", "inspect", "pull", "push", "remove", "restore", "setup", "setup_hooks",
-    "status",
-    "Check", "Following", "Inspection", "Listed", "Progress", "Published", "Pulled", "Removed", "Restored", "Stage",
-    "__version__",
-]  # fmt: skip
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604 - they are strings
 
 
 def __getattr__(name: str) -> object:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocickpt import verbs  # noqa: F401 - every verb may come upon what another left
+from ocickpt import registration  # noqa: F401 - every verb may come upon what another left
 from ocickpt.errors import UsageError
 from ocickpt.model import Progress, Published, Silent
 
@@ -86,7 +86,8 @@ def restore(
     """Restore the checkpoint `reference`; when it fails, nothing of it is left on this host.
 
     With a `name` it is a copy with a name and an address of its own. With `lazy` its memory follows (`status`).
-    `on_running` is called as soon as podman says that it runs: what is left to do then is little.
+    `on_running` is called when podman is done with a restore whose memory follows: from then on others need the
+    processors. The container is still to be verified, and may be removed; so it is when `on_running` raises.
 
     Raises NotFoundError (no such artifact, image, secret), ExistsError (name, volume or address is taken),
     IntegrityError for what is not what it says, UnsupportedError, IncompatibleError when this host cannot run it,

@@ -87,7 +87,7 @@ OPERATIONS = RUN / "op"
 CREATED = RUN / "created"
 """Holds a file for each container that was restored instead of created, and does not run yet."""
 LAZY = RUN / "lazy"
-"""Holds the state of each lazy restore (`lazy.state`)."""
+"""Holds the state of each lazy restore (`lazy.states`)."""
 
 _STORAGE = "ocickpt"
 

@@ -2,31 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-
-class Published(Protocol):
-    """What the flows return, as far as it is shown."""
-
-    @property
-    def reference(self) -> str:
-        """What the user named."""
-
-    @property
-    def digest(self) -> str:
-        """The manifest's digest."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of all its blobs."""
-
-    @property
-    def sent(self) -> int:
-        """Bytes that had to be sent."""
-
-    @property
-    def present(self) -> int:
-        """Bytes that were there already."""
+if TYPE_CHECKING:
+    from ocickpt.model import Published
 
 
 def pinned(reference: str, digest: str) -> str:

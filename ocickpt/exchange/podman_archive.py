@@ -17,8 +17,8 @@ from ocickpt.description import Options
 from ocickpt.engine import host, podman
 from ocickpt.engine.podman import roots
 from ocickpt.errors import ExistsError, StorageError
-from ocickpt.gate import access as host_access_gate
 from ocickpt.gate import deleted_files, verification
+from ocickpt.gate.host_access import check_host_access
 from ocickpt.model import Kind, Progress, Published, Stage
 from ocickpt.store import Access, open_source, open_store
 from ocickpt.store.local import LocalStore
@@ -71,7 +71,7 @@ def write(
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         config, spec = verification.saved(rebuilder)
         imported = verification.imported_config(config, spec, found.description, _roots())
-        host_access_gate.check(imported, host_access, progress)
+        check_host_access(imported, host_access, progress)
         verification.verify(rebuilder, config, spec, found.description)
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
         deleted_files.check_packed(rebuilder, imported, layers, hint)

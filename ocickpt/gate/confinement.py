@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from ocickpt import oci
+from ocickpt.description import Security
 from ocickpt.engine import criu, namespaces
 from ocickpt.engine.container import Running
 from ocickpt.engine.runtime import table
@@ -17,10 +18,21 @@ from ocickpt.errors import IntegrityError, NotFoundError, StorageError
 from ocickpt.gate import profile
 from ocickpt.gate.expected import Expected
 from ocickpt.model import parse_json
+from ocickpt.trust import process
 
 _CONFIG = "bundle's config.json"
 MOUNTS = re.compile(r"mountpoints-\d+\.img", re.ASCII)
 """The names of the images that list a container's mounts."""
+
+
+def verify(container: Running, mountpoints: list[bytes], security: Security) -> None:
+    """Complete what the runtime left undone, and ask the kernel; IntegrityError, NotFoundError when it has ended."""
+    complete(container, mountpoints)
+    if problem := process.unconfined(container.pid, security):
+        raise IntegrityError(
+            f"the restored container is not confined as it was ({problem}); it was removed",
+            hint="`ocickpt doctor` tells whether this host's criu supports its security module",
+        )
 
 
 def complete(container: Running, mountpoints: Iterable[bytes]) -> None:

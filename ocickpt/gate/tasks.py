@@ -48,7 +48,7 @@ def check_processes(images: Images, expected: Expected) -> None:
         raise IntegrityError("the checkpoint has no processes")
     if not _RUN.fullmatch(text(images.one("inventory").dump_criu_run_id)):
         raise IntegrityError(
-            "the checkpoint's inventory gives its dump a name that CRIU does not give: CRIU makes a command of it"
+            "the checkpoint's inventory names its dump as CRIU does not, and CRIU makes a command of that name"
         )
     _check_namespaces(images, expected, [task.pid for task in tasks])
     cores = images.numbered("core")

@@ -88,7 +88,7 @@ class Intercept(Dumping, frozen=True, kw_only=True, tag="intercept"):
 
 
 class Restore(Record, frozen=True, kw_only=True, tag="restore"):
-    """An `ocickpt restore` (`restoration.sequence`)."""
+    """An `ocickpt restore` (`restoration.with_podman`)."""
 
     steps: ClassVar = ("begun", "podman", "guarded", "unverified", "running", "lazy")
 

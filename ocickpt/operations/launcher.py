@@ -20,6 +20,11 @@ from ocickpt.errors import OcickptError
 
 MARKER = "# Made by `ocickpt setup`; `ocickpt setup --undo` removes it."
 SHIM = rendezvous.PACKAGE / "shim.py"
+_SHIMS_HALF = (
+    *("shim.py", "rendezvous.py", "operations/asking.py", "save/frozen.py", "save/unasked.py", "restoration/asked.py"),
+    *("engine/runtime/command_line.py", "engine/runtime/calling.py", "engine/criu/pages.py", "engine/files/capture.py"),
+)
+"""What a shim is made of that a flow waits for, below the package."""
 CHOOSER = "ocickpt-runtime"
 """The launcher whose runtime the host's configuration names."""
 LAUNCHERS = Path("/usr/local/libexec/ocickpt")
@@ -43,7 +48,9 @@ case " $* " in
     *)
         # Most calls: the shell has not read what follows when it becomes the runtime.
         for _ocickpt_word in {created}/*; do
-            [ -e "$_ocickpt_word" ] || exec "$_ocickpt_runtime" "$@"
+            case $_ocickpt_word in
+                '{created}/*') exec "$_ocickpt_runtime" "$@" ;;
+            esac
             break
         done
         ;;
@@ -215,9 +222,16 @@ def _state(name: str, launcher: Path, shown: str, drop_in: Path) -> State:
         trouble = f"{launcher} leads to {known.runtime}, which is not there"
     elif not os.access(known.python, os.X_OK):
         trouble = f"{launcher} wants {known.python}, which is not there"
-    elif read(Path(known.shim)) != read(SHIM):
+    elif not _speaks_as_we_do(Path(known.shim)):
         trouble = f"{launcher} leads to the shim of another version, {known.shim}"
     return State(name, known.runtime if known else "", trouble)
+
+
+def _speaks_as_we_do(shim: Path) -> bool:
+    """Whether the shim of an installation does its half as this version does the other."""
+    if shim.resolve() == SHIM.resolve():
+        return True
+    return all(read(shim.parent / each) == read(SHIM.parent / each) != "" for each in _SHIMS_HALF)
 
 
 def installed(runtime: str, *, launchers: Path = LAUNCHERS, drop_in: Path = DROP_IN) -> bool:

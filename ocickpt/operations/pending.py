@@ -25,7 +25,7 @@ _SHORT_ID = 12
 
 def waiting() -> list[Record]:
     """The dumps that are whole, those that somebody is publishing right now among them."""
-    return [each for each in journal.records() if verbs.of(each).waits(each)]
+    return [each for each in journal.records() if isinstance(each, journal.Dumping) and verbs.of(each).waits(each)]
 
 
 def name_of(record: Record) -> str:
@@ -39,6 +39,8 @@ def name_of(record: Record) -> str:
 def size(work: Path) -> int:
     """Bytes of what a dump keeps in its directory `work`."""
     total = 0
+    if work == Path():
+        return total
     for path in work.rglob("*"):
         with suppress(OSError):
             status = path.lstat()
@@ -113,7 +115,8 @@ def _left() -> Iterator[Left]:
 
 def _means(source: str, record: Record) -> bool:
     by_id = len(source) >= _SHORT_ID and record.container.startswith(source)
-    return by_id or source in (record.name, verbs.of(record).called(record))
+    called = verbs.of(record).called(record)
+    return by_id or source == record.name or bool(called and source == called)
 
 
 def _locked(record: Record) -> Journal[Any]:

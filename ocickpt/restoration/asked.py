@@ -1,5 +1,10 @@
 """The shim's half of a restore that a flow waits for, and what it does of a container that waits for its `start`.
 
+    shim                            flow
+    {"event": "restore", …}     →   {"ok": true}       pages and files are in place; perhaps "arguments" to add, and
+                                                       "environment"
+                                    {"error": TEXT}    the runtime must not run
+
 Standard library only, and little of it: the shim loads this. `sequence` is the other end.
 """
 

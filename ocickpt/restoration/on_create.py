@@ -124,7 +124,7 @@ def _create(request: _Request, spec: oci.Bundle, wanted: str) -> None:
         progress = Logged(f"container {request.id[:12]}")
         found = artifact.open(source, reference)
         way = OnCreate(request, spec, helpers, source=source, undo=undo, progress=progress)
-        way.resolved(found)
+        way.begin(found)
         Sequence(way, Saved.read(found, source, progress)).restore()
 
 
@@ -179,8 +179,8 @@ class OnCreate(Way):
         progress: Progress,
     ) -> None:
         super().__init__(request.runtime, helpers, progress)
-        self.spec = spec
-        self._bundle_spec, self._request, self._source, self._undo = spec, request, source, undo
+        self.spec: oci.Bundle = spec
+        self._request, self._source, self._undo = request, source, undo
         self._here = host.facts()
 
     @property
@@ -188,8 +188,8 @@ class OnCreate(Way):
         """In the bundle."""
         return self._request.work
 
-    def resolved(self, found: artifact.Artifact) -> None:
-        """The helpers may read; IncompatibleError when another runtime has made the checkpoint."""
+    def begin(self, found: artifact.Artifact) -> None:
+        """Refuse a checkpoint that another runtime has made, with IncompatibleError; else the helpers may read."""
         made_under = found.description.runtime.name
         if made_under != self.runtime:
             raise IncompatibleError(f"the checkpoint was made under {made_under[:100]}, this is {self.runtime}")
@@ -201,7 +201,7 @@ class OnCreate(Way):
         found = saved.artifact
         for note in preflight.check_host(found.description, self._here):
             self.progress.note(note)
-        bundles.check(self._bundle_spec, saved.spec, self.runtime)
+        bundles.check(self.spec, saved.spec, self.runtime)
         image, before = storage.image_of(self._request.bundle), found.description.image
         if image not in ("", before.id):
             raise IncompatibleError(
@@ -211,20 +211,20 @@ class OnCreate(Way):
         saved.rebuilder.check_space(self.work)
         self.without_helpers(self._here)
 
-    def trees(self, target: Target) -> Iterator[tuple[Kind, Path, str]]:
-        """Root filesystem and volumes; a volume is emptied again when the restore fails."""
-        yield Kind.ROOTFS, target.spec.root_in(target.bundle), ""
-        for volume in volumes(self._saved.config.config):
+    def fill(self, saved: Saved, target: Target) -> None:
+        """Root filesystem, volumes and /dev/shm, which podman has made; a volume is emptied again after an error."""
+        saved.rebuilder.tree(Kind.ROOTFS, target.spec.root_in(target.bundle))
+        for volume in volumes(saved.config.config):
             place = bundles.volume_place(target.spec, volume.destination)
             self._undo.callback(_empty, place)
-            yield Kind.VOLUME, place, volume.name
-
-    def place_images(self, saved: Saved, target: Target) -> None:
-        """Images and memory, and /dev/shm, which podman has made; the helpers begin."""
+            saved.rebuilder.tree(Kind.VOLUME, place, volume.name)
         shm = mounts_of(target.spec).get(_SHM)
         if shm and shm.source.startswith("/"):
             (self.work / "shm").mkdir()
             saved.rebuilder.shm(Path(shm.source), self.work / "shm")
+
+    def place_images(self, saved: Saved, target: Target) -> None:
+        """Images and memory; the helpers begin."""
         saved.rebuilder.images(target.image_path)
         saved.rebuilder.pages(target.image_path, lazy=bool(self.follow))
         if self.follow:
@@ -241,7 +241,7 @@ class OnCreate(Way):
             self._source.fetch((manifest.config, *manifest.layers))
         images.mkdir()
         usual = os.environ.get(CRIU_CONFIGURATION, "")
-        more = sequence.ready(Target(request.bundle, self._bundle_spec, images, usual))
+        more = sequence.ready(Target(request.bundle, self.spec, images, usual))
         request.write_down()
         environment = os.environ | dict(more.environment)
         paths = ["--image-path", str(images), "--work-path", str(self.work)]
@@ -256,7 +256,7 @@ class OnCreate(Way):
         return Running(request.id, request.id, self.runtime, request.bundle, int(state["pid"]), os.getppid())
 
     def _options(self) -> list[str]:
-        made, spec = self._saved.artifact.description.options, self._bundle_spec
+        made, spec = self._saved.artifact.description.options, self.spec
         options = ["--tcp-established"] if made.tcp_established else []
         options += ["--file-locks"] if made.file_locks else []
         if host.lsm() == "selinux" and (label := spec.process.selinux_label):

@@ -50,7 +50,7 @@ class Preparation:
     helpers: Future[Helpers] | None
     """Of a lazy restore: what will bring its memory, once it is told to."""
     on_running: Callable[[], None]
-    """Is called as soon as the container runs."""
+    """Is called when podman is done and memory follows; whether the container is confined is not known yet."""
 
     @property
     def work(self) -> Path:

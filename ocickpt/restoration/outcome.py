@@ -22,7 +22,7 @@ from ocickpt.lazy import attach
 from ocickpt.model import Progress
 from ocickpt.operations import channel, workdir
 from ocickpt.operations.journal import Journal, Restore
-from ocickpt.trust import process, security
+from ocickpt.trust import security
 
 IMPORT = "import.tar"
 COMPLETE = ("running", "lazy")
@@ -114,9 +114,7 @@ def _confine(container: Container, work: Path) -> None:
             mountpoints.append(member.stream.read())
     shown = security.summary(origin.specification(spec))
     with suppress(NotFoundError):  # it ran, and has ended meanwhile
-        confinement.complete(container.running, mountpoints)
-        if problem := process.unconfined(container.pid, shown):
-            raise IntegrityError(f"it is not confined as it was ({problem})")
+        confinement.verify(container.running, mountpoints, shown)
 
 
 def resume_healthcheck(container_id: str, interval: str, progress: Progress) -> None:

@@ -17,7 +17,7 @@ from ocickpt.errors import (
     UnsupportedError,
     UsageError,
 )
-from ocickpt.gate import access
+from ocickpt.gate.host_access import check_host_access
 from ocickpt.model import Progress, Stage
 from ocickpt.versions import numbers
 
@@ -110,7 +110,7 @@ def check_container(
     for path in imported.host_paths:
         if not Path(path).exists():
             raise IncompatibleError(f"the container mounts {path!r} of its host, which is not here")
-    access.check(imported, host_access, progress)
+    check_host_access(imported, host_access, progress)
     if not storage.has_image(imported.image_id, roots.images) and not podman.image(imported.image_id):
         _pull_image(imported, progress)
 

@@ -26,18 +26,15 @@ from typing import Self
 from ocickpt import oci
 from ocickpt.artifact import Artifact, load_index
 from ocickpt.artifact.rebuild import Rebuilder
-from ocickpt.description import Security
 from ocickpt.engine.container import Running
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.runtime.base import Additions
-from ocickpt.errors import IntegrityError
 from ocickpt.gate import confinement, deleted_files, verification
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
-from ocickpt.model import BlobSource, Kind, Progress
+from ocickpt.model import BlobSource, Progress
 from ocickpt.restoration.bundles import make_mount_points
-from ocickpt.trust import process
 
 
 @dataclass(frozen=True)
@@ -97,8 +94,8 @@ class Way(ABC):
         yield
 
     @abstractmethod
-    def trees(self, target: Target) -> Iterator[tuple[Kind, Path, str]]:
-        """The trees to fill: of which kind, where, and for a volume its name."""
+    def fill(self, saved: Saved, target: Target) -> None:
+        """Write all files that the container has: nothing is written into its filesystems after this."""
 
     @abstractmethod
     def place_images(self, saved: Saved, target: Target) -> None:
@@ -165,10 +162,9 @@ class Sequence:
     def ready(self, target: Target) -> Additions:
         """Make everything ready for the runtime; what is to be added to its call."""
         self.gate()
-        rebuilder = self._saved.rebuilder
-        for kind, place, name in self._way.trees(target):
-            rebuilder.tree(kind, place, name)
-        deleted_files.check_placed(rebuilder, target.spec, target.bundle)
+        self._way.fill(self._saved, target)
+        # Only now it is seen what lies where: a symlink that comes later would lead CRIU elsewhere.
+        deleted_files.check_placed(self._saved.rebuilder, target.spec, target.bundle)
         make_mount_points(target.spec, target.bundle)
         self._way.place_images(self._saved, target)
         if not self._way.follow:
@@ -179,14 +175,6 @@ class Sequence:
 
     def _verify(self, container: Running) -> None:
         """A container that runs with less confinement than it was checkpointed with does not run on."""
-        verify(container, verification.mountpoints(self._saved.rebuilder), self._saved.artifact.description.security)
-
-
-def verify(container: Running, mountpoints: list[bytes], security: Security) -> None:
-    """Complete what the runtime left undone, and ask the kernel; IntegrityError, NotFoundError when it has ended."""
-    confinement.complete(container, mountpoints)
-    if problem := process.unconfined(container.pid, security):
-        raise IntegrityError(
-            f"the restored container is not confined as it was ({problem}); it was removed",
-            hint="`ocickpt doctor` tells whether this host's criu supports its security module",
+        confinement.verify(
+            container, verification.mountpoints(self._saved.rebuilder), self._saved.artifact.description.security
         )

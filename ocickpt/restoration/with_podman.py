@@ -90,7 +90,7 @@ class WithPodman(Way):
 
     @property
     def work(self) -> Path:
-        """Preparation podman's storage."""
+        """Beside podman's storage."""
         return self._prepared.work
 
     def check(self, saved: Saved) -> None:
@@ -162,7 +162,8 @@ class WithPodman(Way):
             result = opened.serve(command, lambda message: self._answer(message, sequence, told))
         if result.returncode:
             raise _explain(result, name)
-        self._prepared.on_running()
+        if self.follow:
+            self._prepared.on_running()
         sequence.gate()
         container_id = result.stdout.split()[-1] if result.stdout.split() else ""
         subject = told.running(container_id, name, self.runtime) or podman.container(container_id or name).running
@@ -232,6 +233,7 @@ class WithPodman(Way):
         if message["event"] != "restore":
             return {"error": "this is a restore"}
         bundle = Path(message["bundle"])
+        sequence.gate()
         try:
             what = "bundle's config.json"
             spec = oci.read_bundle(parse_json((bundle / "config.json").read_bytes(), what), what)
@@ -244,12 +246,13 @@ class WithPodman(Way):
         told.message = message
         return {"ok": True, "arguments": list(more.arguments), "environment": dict(more.environment)}
 
-    def trees(self, target: Target) -> Iterator[tuple[Kind, Path, str]]:
-        """All that podman was not given in the archive."""
+    def fill(self, saved: Saved, target: Target) -> None:
+        """All that podman was not given in the archive; /dev/shm it has unpacked already."""
         if not self._options.ignore_rootfs:
-            yield Kind.ROOTFS, target.spec.root_in(target.bundle), ""
+            saved.rebuilder.tree(Kind.ROOTFS, target.spec.root_in(target.bundle))
         if not self._options.ignore_volumes:
-            yield from ((Kind.VOLUME, Path(place), name) for name, place in self._imported.volumes.items())
+            for name, place in self._imported.volumes.items():
+                saved.rebuilder.tree(Kind.VOLUME, Path(place), name)
 
     def place_images(self, saved: Saved, target: Target) -> None:  # noqa: ARG002 - podman brought the images
         """The memory, which was written beside it."""

@@ -5,9 +5,6 @@
         the container is frozen; the trees are copied, the runtime dumps, the pages go aside
     {"event": "captured", …}    →   {"ok": true}       everything is safe in DIR
         the container is killed where it stands; with --leave-running it runs on
-    {"event": "restore", …}     →   {"ok": true}       pages and files are in place; perhaps "arguments" to add, and
-                                                       "environment"
-                                    {"error": TEXT}    the runtime must not run
 
 Up to that "ok" nothing has happened to the container but that it stood still: whatever goes wrong,
 and whoever dies, it runs on. Without "kill" (established TCP connections would be reset) CRIU ends the

@@ -199,8 +199,7 @@ class LayoutStore:
     def referrers(self, digest: str, artifact_type: str = "") -> list[Descriptor]:
         """See `base.Store.referrers`. Those of the whole directory, whatever repository they were put into."""
         found = referrers.Found(f"list of what is about {digest} in {self.name}", artifact_type)
-        roots = [Descriptor.from_json(entry) for entry in self._entries()]
-        return referrers.in_layout(digest, found, roots, self._manifest)
+        return referrers.in_layout(digest, found, referrers.descriptors(self._entries()), self._manifest)
 
     def _manifest(self, each: Descriptor) -> bytes | None:
         """Its bytes as they are; None when it is not there, or has another size."""

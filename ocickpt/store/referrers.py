@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from ocickpt import names
@@ -164,16 +165,19 @@ def in_layout(
 
 def _below(data: bytes) -> list[Descriptor]:
     """What an image index of a layout lists, as far as it can be understood: it may be anybody's."""
-    below = []
     try:
-        for entry in _entries(_parse(data, "index"), "index"):
-            try:
-                below.append(Descriptor.from_json(entry))
-            except IntegrityError:
-                continue
+        return descriptors(_entries(_parse(data, "index"), "index"))
     except IntegrityError:
         return []
-    return below
+
+
+def descriptors(entries: Iterable[object]) -> list[Descriptor]:
+    """The descriptors among the entries of an index; anybody may have written others."""
+    found = []
+    for entry in entries:
+        with suppress(IntegrityError):
+            found.append(Descriptor.from_json(entry))
+    return found
 
 
 def _parse(data: bytes, where: str) -> dict[str, Any]:

@@ -308,9 +308,10 @@ class RegistryStore:
     def delete(self, target: str) -> Descriptor:
         """See `base.Store.delete`: the manifest goes, with every tag it has, and from the list it may be in."""
         described, data = self.resolve(target)
-        self._delete(described.digest, f"the manifest {self.name}@{described.digest}", refused=(405, 501))
         if subject := referrers.subject_of(data):
+            # Before: of one that is gone nobody could say any more in which list it is.
             self._relist(subject, lambda old, where: referrers.listed_without(old, described.digest, where))
+        self._delete(described.digest, f"the manifest {self.name}@{described.digest}", refused=(405, 501))
         return described
 
     def _delete(self, target: str, what: str, refused: tuple[int, ...]) -> None:

@@ -312,6 +312,8 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "mounts twice, for us and for CRIU", Case(raw("mountpoints-012.img"), "is no image of CRIU")
     yield "a deleted file behind a symlink", Case(behind_a_symlink("/", "GHOST"), "lies behind a symlink")
     yield "a removed name behind a symlink", Case(behind_a_symlink("/", "LINKED"), "lies behind a symlink")
+    in_shm = behind_a_symlink("/dev/shm", "GHOST")
+    yield "a deleted file behind a symlink in /dev/shm", Case(in_shm, "lies behind a symlink")
     yield "a deleted file behind a symlink in memory", Case(behind_a_symlink("/dev", "GHOST"), "lies behind a symlink")
     yield "a mount less", Case(not_mounted("/data"), "lacks the mount at '/data'", container=VOLUME)
 

@@ -242,7 +242,7 @@ def of_another(path: str, other: str, *fields: str) -> Change:
 
 
 def behind_a_symlink(where: str, kind: str) -> Change:
-    """A deleted file below a symlink to a directory of the host, in the root filesystem or in memory."""
+    """A deleted file below a symlink to a directory of the host: in the root filesystem, in /dev/shm, or in memory."""
 
     def changed(members: Members) -> None:
         found = load(members, named(members, "mountpoints-"))["entries"]
@@ -253,12 +253,12 @@ def behind_a_symlink(where: str, kind: str) -> Change:
         image("remap-fpath", "REMAP_FPATH", entry)(members)
         if kind == "GHOST":
             image("ghost-file-5", "GHOST_FILE", {"uid": 0, "gid": 0, "mode": 0o100644, "extra": ""})(members)
-        out = io.BytesIO()
-        with tarfile.open(fileobj=out, mode="w" if where == "/" else "w:gz") as tar:
+        out, brought = io.BytesIO(), {"/": "rootfs-diff.tar", "/dev/shm": "devshm-checkpoint.tar"}.get(where)
+        with tarfile.open(fileobj=out, mode="w" if brought else "w:gz") as tar:
             link = tarfile.TarInfo("way" if where == "/" else "./way")
             link.type, link.linkname = tarfile.SYMTYPE, str(MARK.rpartition("/")[0])
             tar.addfile(link)
-        members["rootfs-diff.tar" if where == "/" else named(members, "tmpfs-dev-")] = out.getvalue()
+        members[brought or named(members, "tmpfs-dev-")] = out.getvalue()
 
     return changed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
 import tomllib
@@ -181,11 +182,17 @@ def test_what_breaks_a_launcher_is_told(machine: Machine, monkeypatch: pytest.Mo
     assert "does not name" in machine.troubles()["crun"]
     machine.drop_in.write_text(drop_in)
 
-    old = tmp_path / "old.py"
-    old.write_text("# of an earlier version\n")
-    monkeypatch.setattr(launcher, "SHIM", old)
-    assert "the shim of another version" in machine.troubles()["crun"]
-    assert not machine.installed("crun")
+    # Another installation of this very version does as well; any part of the shim's half may be of an earlier one.
+    other = tmp_path / "other" / "ocickpt"
+    shutil.copytree(launcher.SHIM.parent, other)
+    monkeypatch.setattr(launcher, "SHIM", other / "shim.py")
+    assert machine.installed("crun")
+    for part in ("shim.py", "rendezvous.py", "save/frozen.py", "restoration/asked.py", "engine/runtime/calling.py"):
+        kept = (other / part).read_text()
+        (other / part).write_text("# of an earlier version\n")
+        assert "the shim of another version" in machine.troubles()["crun"]
+        assert not machine.installed("crun")
+        (other / part).write_text(kept)
 
 
 def test_an_interpreter_that_went_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ BOTTOM = (
     "errors", "libraries", "versions", "names", "failpoint", "atomic", "processes", "rendezvous", "schema", "model",
     "structs", "oci", "config", "log", "proc", "description",
 )  # fmt: skip
-ENTRY_POINTS, FACE = ROWS[0], ("", "api", "verbs")
+ENTRY_POINTS, FACE = ROWS[0], ("", "api", "registration")
 # What the command line may import besides the public face and itself.
 OF_CLI = ("errors", "model", "libraries")
 # What is counted as a room of its own where rooms are measured.

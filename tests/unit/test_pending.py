@@ -345,3 +345,15 @@ def test_a_container_whose_memory_nobody_brings_is_killed(tmp_path: Path, runnin
     recovery.recover(Silent())
     assert running == [" ".join(kill) or f"podman kill --signal KILL {ID}"]
     assert [states.read(each)["state"] for each in (KEY, "ended", "well")] == ["failed", "failed", "running"]
+
+
+@pytest.mark.parametrize("kind", [Checkpoint, Intercept])
+@pytest.mark.parametrize("step", ["dumped", "frozen"])
+def test_no_name_at_all_means_nothing(tmp_path: Path, kind: type[Checkpoint], step: str) -> None:
+    work = dump(tmp_path, kind, step)
+    assert pending.find("") is None
+    assert pending.remove("", Silent()) is None
+    assert work.exists()
+    with pytest.raises(OcickptError):
+        catalog.remove("", Access(), Silent())
+    assert len(left()) == 2

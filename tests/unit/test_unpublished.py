@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-import ocickpt.verbs
+import ocickpt.registration
 from ocickpt import names, rendezvous
 from ocickpt.config import Config
 from ocickpt.description import USUAL_OPTIONS

@@ -262,11 +262,11 @@ def check_supported(subject: Container) -> None:
 def _first(found: proc.Result, kind: type[T]) -> T:
     """The first of the objects that an `inspect` printed; CommandError for one of another form."""
     try:
-        return structs.read(json.loads(found.stdout)[0], kind, "first of its objects")
+        return structs.read(json.loads(found.stdout)[0], kind, f"answer of podman {found.argv[1]} inspect")
     except (ValueError, LookupError) as error:
         raise CommandError(f"podman {found.argv[1]} inspect printed no JSON list") from error
     except IntegrityError as error:
-        raise CommandError(f"podman {found.argv[1]} inspect printed what is not understood: {error}") from error
+        raise CommandError(error.message, hint="ocickpt is tried with podman 5") from error
 
 
 def _container(value: _Inspected) -> Container:

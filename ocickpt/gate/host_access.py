@@ -7,7 +7,7 @@ from ocickpt.errors import PrerequisiteError
 from ocickpt.model import Progress
 
 
-def check(imported: Imported, allowed: bool, progress: Progress) -> None:
+def check_host_access(imported: Imported, allowed: bool, progress: Progress) -> None:
     """Tell what the container will have of this host.
 
     Raises PrerequisiteError that names it, unless it is `allowed`.
