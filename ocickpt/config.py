@@ -16,12 +16,33 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Final, Literal, TypeAlias
 
-from ocickpt import names, schema
-from ocickpt.errors import IntegrityError, PrerequisiteError
+import msgspec
+from msgspec import Meta
+
+from ocickpt import names, structs
+from ocickpt.errors import PrerequisiteError
 
 PATH = Path(names.HOST_CONFIG)
 _MOST = 1 << 20
+
+_Repository: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000)]
+_BACKGROUND: Final = "background"
+
+
+class _OnStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    allow: Annotated[tuple[_Repository, ...], Meta(max_length=1000)] = ()
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the schema says, as types (a test holds the two to the same documents)."""
+
+    runtime: Literal["runc", "crun"] = "runc"
+    push: Literal["before-return", "background"] = "before-return"
+    repository: _Repository | None = None
+    patience: Annotated[float, Meta(ge=0, le=86400)] = 600.0
+    on_start: _OnStart = msgspec.field(default=_OnStart(), name="restore-on-start")
 
 
 @dataclass(frozen=True)
@@ -47,20 +68,17 @@ def load(path: Path | None = None) -> Config:
     try:
         if path.stat().st_size > _MOST:
             raise PrerequisiteError(f"{path} is larger than a configuration can be")
-        value = tomllib.loads(path.read_text("utf-8"))
-        schema.validate("host-config", value, str(path))
+        file = msgspec.convert(tomllib.loads(path.read_text("utf-8")), _File, strict=True)
     except FileNotFoundError:
         return Config()
     except OSError as error:
         raise PrerequisiteError(f"{path} cannot be read: {error.strerror}") from error
+    except msgspec.ValidationError as error:
+        raise PrerequisiteError(
+            f"{path} is not a configuration of ocickpt: {structs.reason(error)}",
+            hint="ocickpt-config.toml(5) describes the file",
+        ) from error
     except ValueError as error:
         raise PrerequisiteError(f"{path} is not TOML: {error}") from error
-    except IntegrityError as error:
-        raise PrerequisiteError(error.message, hint="ocickpt-config.toml(5) describes the file") from error
-    return Config(
-        value.get("runtime", Config.runtime),
-        value.get("push") == "background",
-        value.get("repository", ""),
-        float(value.get("patience", Config.patience)),
-        tuple(each.removeprefix("docker://") for each in value.get("restore-on-start", {}).get("allow", ())),
-    )
+    allowed = tuple(each.removeprefix("docker://") for each in file.on_start.allow)
+    return Config(file.runtime, file.push == _BACKGROUND, file.repository or "", file.patience, allowed)

@@ -13,7 +13,6 @@ from ocickpt.errors import PrerequisiteError
 
 LIBRARIES = {
     "click": "click",
-    "jsonschema": "jsonschema",
     "libarchive": "libarchive-c",
     "msgspec": "msgspec",
     "numpy": "numpy",

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ocickpt import names, schema
+from ocickpt import names
+from tests import schema
 from tests.e2e.conftest import REGISTRY, Host, Start
 
 SECOND = "registry:5001"

@@ -164,11 +164,12 @@ def more_permissive(change: Callable[[Json], None]) -> Change:
     """Filters compiled of a profile that allows more than the container's."""
 
     def changed(members: Members) -> None:
+        from ocickpt import oci, structs
         from ocickpt.gate.profile import compiled
 
         profile = json.loads(members["spec.dump"])["linux"]["seccomp"]
         change(profile)
-        code = next(compiled(profile))
+        code = next(compiled(structs.read(profile, oci.Seccomp, "profile")))
         filtered(lambda _: code, -1)(members)
 
     return changed

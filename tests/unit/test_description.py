@@ -13,7 +13,7 @@ import pytest
 from msgspec import convert
 from msgspec.structs import replace
 
-from ocickpt import names, schema
+from ocickpt import names
 from ocickpt.description import (
     Amounts,
     Capabilities,
@@ -35,6 +35,7 @@ from ocickpt.description import (
 )
 from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
 from ocickpt.model import Kind
+from tests import schema
 
 DIGEST = "sha256:" + "ab" * 32
 FULL = Description(

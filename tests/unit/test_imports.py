@@ -31,7 +31,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 )
 # At the bottom the smaller know nothing of the greater, which come last.
 BOTTOM = (
-    "errors", "libraries", "versions", "names", "failpoint", "atomic", "processes", "rendezvous", "schema", "model",
+    "errors", "libraries", "versions", "names", "failpoint", "atomic", "processes", "rendezvous", "model",
     "structs", "oci", "config", "log", "proc", "description",
 )  # fmt: skip
 ENTRY_POINTS, FACE = ROWS[0], ("", "api", "registration")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,18 @@ import pytest
 from ocickpt import config, names, oci, rendezvous
 from ocickpt.config import Config
 from ocickpt.engine.podman import storage
-from ocickpt.errors import IncompatibleError, NotFoundError, PrerequisiteError, UnsupportedError, UsageError
+from ocickpt.errors import (
+    IncompatibleError,
+    IntegrityError,
+    NotFoundError,
+    PrerequisiteError,
+    UnsupportedError,
+    UsageError,
+)
 from ocickpt.operations import workdir
 from ocickpt.restoration import bundles, on_create, policy
 from ocickpt.store import Access, Reference
+from tests import schema
 
 DIGEST = "sha256:" + "a" * 64
 SPEC: dict[str, Any] = {
@@ -164,17 +174,57 @@ def test_the_configuration_is_read(tmp_path: Path) -> None:
         ("runtime = 'kata'", "at runtime"),
         ("patience = -1", "at patience"),
         ("patience = true", "at patience"),
-        ("[restore-on-start]\nallow = 'x'", "at restore-on-start/allow"),
+        ("[restore-on-start]\nallow = 'x'", "at restore-on-start.allow"),
         ("push = ", "not TOML"),
         ("\udcff", "not TOML"),
         ("#" * (2 << 20), "larger"),
     ],
 )
-def test_a_configuration_that_is_none_is_refused(tmp_path: Path, text: str, word: str) -> None:
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, word: str) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(PrerequisiteError, match=word):
         config.load(path)
+
+
+TABLES: tuple[Any, ...] = ({}, [], {"deny": []}, {"allow": "x"}, {"allow": []})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        *({"runtime": each} for each in ("runc", "crun", "kata", "", 1)),
+        *({"push": each} for each in ("before-return", "background", "never", True)),
+        *({"repository": each} for each in ("r", "", "r" * 1000, "r" * 1001, 7)),
+        *({"patience": each} for each in (0, 0.5, -0.1, 86400, 86401, True, "5")),
+        *({"restore-on-start": each} for each in TABLES),
+        *(
+            {"restore-on-start": {"allow": each}}
+            for each in (["r"], [""], ["r" * 1001], ["r"] * 1000, ["r"] * 1001, [7])
+        ),
+        {"colour": "red"},
+    ],
+    ids=lambda document: str(document)[:60],
+)
+def test_the_schema_and_the_types_say_the_same_of_a_configuration(tmp_path: Path, document: dict[str, Any]) -> None:
+    path = tmp_path / "config.toml"
+    table = document.get("restore-on-start")
+    lines = [f"{key} = {json.dumps(value)}" for key, value in document.items() if not isinstance(value, dict)]
+    if isinstance(table, dict):
+        lines += ["[restore-on-start]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    path.write_text("\n".join(lines), "utf-8")
+    assert tomllib.loads(path.read_text("utf-8")) == document
+
+    def accepted(read: Callable[[], object]) -> bool:
+        try:
+            read()
+        except (IntegrityError, PrerequisiteError):
+            return False
+        return True
+
+    by_types = accepted(lambda: config.load(path))
+    assert by_types == accepted(lambda: schema.validate("host-config", document, "configuration"))
 
 
 def test_storage_knows_the_image(tmp_path: Path) -> None:

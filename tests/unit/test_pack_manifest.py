@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from ocickpt import names, schema
+from ocickpt import names
 from ocickpt.errors import IntegrityError
 from ocickpt.model import Descriptor, Kind, Manifest
 from ocickpt.pack import format as fmt
+from tests import schema
 from tests.unit.test_pack_support import MemoryStore, pack, pages, regular
 
 SPECIFICATION = Path(__file__).parents[2] / "schemas" / "README.md"

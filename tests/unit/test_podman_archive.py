@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ocickpt import artifact, names, pull, push, schema
+from ocickpt import artifact, names, pull, push
 from ocickpt.artifact.parts import Parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Criu, Engine, HostInfo, Runtime
@@ -28,6 +28,7 @@ from ocickpt.memory.pagemap import PE_PRESENT, PageMap
 from ocickpt.model import Content, Entry, FileType, Kind, Run, Silent
 from ocickpt.store import Access, open_store
 from ocickpt.store.reference import Reference
+from tests import schema
 from tests.unit.test_pagemap import LAZY, PAGE, image, new, old
 
 ID, IMAGE = "c1" * 32, "d2" * 32

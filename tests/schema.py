@@ -1,21 +1,18 @@
-"""The JSON Schemas in `schemas/`, loaded once; errors name the path in the document."""
+"""The JSON Schemas in `schemas/`, the public word on our documents: what the types in the package are held to."""
 
 from __future__ import annotations
 
 import functools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jsonschema
 
 from ocickpt.errors import IntegrityError
-
-if TYPE_CHECKING:
-    import jsonschema
 
 
 @functools.cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
-    import jsonschema  # 40 ms, which no restore has to wait for
-
     return jsonschema.Draft202012Validator(json.loads(text(name)))
 
 
@@ -28,8 +25,6 @@ def text(name: str) -> str:
 
 def validate(name: str, document: Any, what: str) -> None:
     """Hold `document` against `schemas/NAME.json`; IntegrityError naming `what` and the place."""
-    import jsonschema
-
     error = jsonschema.exceptions.best_match(_validator(name).iter_errors(document))
     if error is not None:
         place = "/".join(str(part) for part in error.absolute_path) or "its top"
