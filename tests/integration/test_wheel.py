@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import subprocess
@@ -79,12 +80,13 @@ def checked(python: Path, program: str, place: Path) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def test_a_users_program_is_checked_against_it(python: Path, tmp_path: Path) -> None:
-    pytest.importorskip("mypy", reason="mypy is in the host lane")
-    assert checked(python, PROGRAM, tmp_path) == ""
-    told = checked(python, WRONG, tmp_path)
-    assert 'Unexpected keyword argument "lasy"' in told
-    assert "Incompatible types in assignment" in told
+if os.environ.get("OCICKPT_LANE") != "lab":  # there is no mypy there
+
+    def test_a_users_program_is_checked_against_it(python: Path, tmp_path: Path) -> None:
+        assert checked(python, PROGRAM, tmp_path) == ""
+        told = checked(python, WRONG, tmp_path)
+        assert 'Unexpected keyword argument "lasy"' in told
+        assert "Incompatible types in assignment" in told
 
 
 def test_importing_it_costs_less_than_15_ms(python: Path) -> None:
