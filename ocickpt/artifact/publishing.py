@@ -14,7 +14,7 @@ from ocickpt.artifact.parts import Parts
 from ocickpt.description import Description, Options, Origin
 from ocickpt.errors import BusyError, IntegrityError, NotFoundError, OcickptError, UnsupportedError
 from ocickpt.model import Descriptor, Manifest, Packed, Progress, Published, Silent, Stage
-from ocickpt.pack.inherited import Known
+from ocickpt.pack.inherited import Inherited
 from ocickpt.pack.packer import Packer, pack_size_for
 from ocickpt.store import Store
 from ocickpt.store.local import LocalStore
@@ -47,14 +47,14 @@ class Counter(Silent):
         self._progress.present(size)
 
 
-def _find_parent(store: Store, tag: str, container: str, progress: Progress) -> tuple[str, Known] | None:
+def _find_parent(store: Store, tag: str, container: str, progress: Progress) -> tuple[str, Inherited] | None:
     """The digest of the checkpoint under `tag`, else of that container's newest one, and its content."""
     try:
         found = next(iter(_good(store, [tag], progress)), None) or _newest(store, container, progress)
         if found is None:
             return None
         descriptor, manifest = found
-        return descriptor.digest, Known(artifact.load_index(store, manifest))
+        return descriptor.digest, Inherited(artifact.load_index(store, manifest))
     except (IntegrityError, NotFoundError, UnsupportedError) as error:
         progress.note(f"the earlier checkpoint cannot be built upon: {error.message}")
         return None
@@ -107,20 +107,24 @@ def publish(
     one whose earlier checkpoints may be built upon, beside that which `reference` replaces. Without a word
     on where it was `made`, nothing is said of that but what the images tell.
     """
-    parent, known = _find_parent(store, reference.tag, container, progress) or (None, None)
+    parent, inherited = _find_parent(store, reference.tag, container, progress) or (None, None)
     counter = Counter(progress)
     if reference.transport == "docker":
         progress.note("the container's memory is stored in clear: whoever can read the repository can read it")
     progress.stage(Stage.PACKING)
     with local.writing(), _Uploader(local, store, counter) as uploader:
         with Packer(
-            local, page_size=mmap.PAGESIZE, pack_size=pack_size_for(contents.size()), known=known, on_pack=uploader.send
+            local,
+            page_size=mmap.PAGESIZE,
+            pack_size=pack_size_for(contents.size()),
+            inherited=inherited,
+            on_pack=uploader.send,
         ) as packer:
             for content in contents:
                 packer.add(content)
                 uploader.check()
             packed = packer.finish()
-        del known  # its memory is wanted for what follows
+        del inherited  # its memory is wanted for what follows
         failpoint.reached("publish.packed")
         description = origin.describe(
             contents.kept,

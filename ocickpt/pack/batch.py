@@ -35,7 +35,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One chunk with the extents around it, on its way to the books.
+    """One chunk with the extents around it, on its way into the index.
 
     `data` is the raw content (None: only zeros here); `packed` is it encoded, None when the worker saw that the
     content is there already; both lie in the batch. An extent is (offset, length, offset in the chunk or -1 for zeros).

@@ -1,4 +1,4 @@
-"""The books of a packing: entries, chunks by hash, extents; about 90 bytes of memory a chunk with its extent."""
+"""An index while it is built: entries, chunks by hash, extents; about 90 bytes of memory a chunk with its extent."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def _home(digest: bytes, slots: array[int]) -> int:
     return int.from_bytes(digest[:8], "little") % len(slots)
 
 
-class Book:
-    """Files, chunks and extents in the order of the input. Numbers are the book's own, from 0.
+class IndexBuilder:
+    """Files, chunks and extents in the order of the input. Numbers are its own, from 0.
 
     `find` may be called from any thread while another one adds.
     """
@@ -83,7 +83,7 @@ class Book:
         """The last extent, if it is a run of zeros: file, offset, length."""
 
     def add(self, entry: Entry) -> int:
-        """Book an entry; IntegrityError for one that an index cannot hold."""
+        """Enter an entry; IntegrityError for one that an index cannot hold."""
         self._tree.add(entry)
         self.files.append(entry)
         return len(self.files) - 1
@@ -103,14 +103,14 @@ class Book:
         return self._tables[kind].find(digest)
 
     def chunk(self, kind: Kind, place: tuple[int, int, int, int], digest: bytes) -> int:
-        """Book a chunk that lies at `place` (pack, offset, stored, raw); its number."""
+        """Enter a chunk that lies at `place` (pack, offset, stored, raw); its number."""
         number = self._chunks.count
         self._chunks.append(*place, digest)
         self._tables[kind].add(number)
         return number
 
     def extend(self, file: int, chunk: int | None, extents: Sequence[tuple[int, int, int]]) -> None:
-        """Book (offset, length, offset in `chunk` or -1 for zeros); a run of zeros prolongs the one before it."""
+        """Enter (offset, length, offset in `chunk` or -1 for zeros); a run of zeros prolongs the one before it."""
         for offset, length, inner in extents:
             if inner >= 0 and chunk is not None:
                 self._zeros = None
@@ -127,7 +127,7 @@ class Book:
         """The records for an index in which `files` files and `chunks` chunks precede and `packs` is the pack table."""
         places = {(pack.media_type, pack.digest): number for number, pack in enumerate(packs)}
         numbers = np.array([places[pack.media_type, pack.digest] for pack in self.packs if pack], "<u4")
-        # Without a copy: the books are complete.
+        # Without a copy: all is entered.
         chunk, extent = self._chunks.array(fmt.CHUNK), self._extents.array(fmt.EXTENT)
         if len(chunk):
             chunk["pack"] = numbers[chunk["pack"]]

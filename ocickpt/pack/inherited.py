@@ -15,7 +15,7 @@ MAX_INHERITED = 320
 """Only so many packs, those of which most is used, are inherited from: small ones get merged as they grow many."""
 
 
-class Known:
+class Inherited:
     """The chunks of an earlier checkpoint, found by hash; 12 bytes of memory a chunk beside the index.
 
     Packs that have become fragments (`MIN_LIVE`, `MAX_INHERITED`) are left out, and so is the boot pack, which

@@ -1,7 +1,7 @@
 """Packs content: cut, hash, look up, encode, append to packs, and write the index.
 
-The caller's thread reads and keeps the books, workers hash and encode, one more thread writes packs and another
-makes full ones durable. Results are booked in the order of the input, so equal input gives equal blobs. Content goes
+The caller's thread reads and builds the index, workers hash and encode, one more thread writes packs and another
+makes full ones durable. Results are entered in the order of the input, so equal input gives equal blobs. Content goes
 from thread to thread in batches, which are filled again once they are written.
 """
 
@@ -31,8 +31,8 @@ from ocickpt.model import (
 from ocickpt.pack import format as fmt
 from ocickpt.pack.batch import BATCH_SIZE, Batch, Cut, Cutter, Target
 from ocickpt.pack.codec import PLAIN, Codec
-from ocickpt.pack.index_builder import Book
-from ocickpt.pack.inherited import Known
+from ocickpt.pack.index_builder import IndexBuilder
+from ocickpt.pack.inherited import Inherited
 from ocickpt.pack.writer import write_index
 
 PACK_SIZE = 16 << 20
@@ -50,7 +50,7 @@ def pack_size_for(total: int) -> int:
 
 @dataclass(slots=True)
 class _Pack:
-    """A pack that is being written; `number` counts in its book's packs."""
+    """A pack that is being written; `number` counts in its index builder's packs."""
 
     kind: Kind
     number: int
@@ -63,7 +63,7 @@ class Packer:
     """Takes content, file by file, and leaves packs and an index in a spool.
 
     `page_size` is the unit of zero detection and of memory; `pack_size` that at which a pack is closed, in bytes of
-    the pack; `known` what an earlier checkpoint already stored, left aside unless `codec` opens that; `on_pack` is
+    the pack; `inherited` what an earlier checkpoint already stored, left aside unless `codec` opens that; `on_pack` is
     called, from another thread, with each new pack as soon as it is durable. `progress` is advanced by the bytes read
     (call `expect` yourself). `threads` is the number of workers, by default one for each processor. Not for use from
     several threads.
@@ -77,7 +77,7 @@ class Packer:
         *,
         page_size: int = 4096,
         pack_size: int = PACK_SIZE,
-        known: Known | None = None,
+        inherited: Inherited | None = None,
         progress: Progress | None = None,
         on_pack: Callable[[Descriptor], None] | None = None,
         threads: int | None = None,
@@ -86,7 +86,7 @@ class Packer:
         self._page, self._chunk = page_size, max(fmt.CHUNK_SIZE, page_size)
         fmt.check_sizes(self._page, self._chunk)
         self._spool, self._pack_size, self._codec = spool, pack_size, codec
-        self._known = known if known and codec.opens(known.codec) else None
+        self._inherited = inherited if inherited and codec.opens(inherited.codec) else None
         self._progress = progress or Silent()
         self._on_pack = on_pack
         threads = min(threads or len(os.sched_getaffinity(0)), MAX_THREADS)
@@ -98,13 +98,14 @@ class Packer:
         self._writing: deque[tuple[Batch, Future[None]]] = deque()
         self._idle: list[Batch] = []
         self._batches = 1
-        self._boot, self._rest = Book(), Book()
+        self._boot, self._rest = IndexBuilder(), IndexBuilder()
         self._cutter = Cutter(self._page, self._chunk, codec, self._seen)
         self._batch = Batch(self._page, self._chunk, codec)
         self._open: dict[Kind, _Pack] = {}
         self._closing: list[_Pack] = []
         self._writes: list[tuple[_Pack, bytes | memoryview | None]] = []
-        self._inherited: dict[tuple[Kind, str], int] = {}
+        self._parents: dict[tuple[Kind, str], int] = {}
+        """Where each pack of the earlier checkpoint stands among ours."""
         self._raw: dict[Kind, int] = {}
         self._done = self._failed = False
 
@@ -117,7 +118,7 @@ class Packer:
         self._stop()
 
     def add(self, content: Content) -> None:
-        """Pack one entry and its bytes; they are read before this returns, and may be booked later.
+        """Pack one entry and its bytes; they are read before this returns, and may be entered later.
 
         Raises IntegrityError for an entry or runs that an index cannot hold, StorageError when the stream ends
         early or the spool cannot be written, UnsupportedError when the boot pack gets too large. After an error
@@ -131,10 +132,10 @@ class Packer:
 
     def _add(self, content: Content) -> None:
         entry = content.entry
-        book = self._book(entry.kind)
+        builder = self._builder(entry.kind)
         pages = entry.type is FileType.PAGES
         limit = fmt.MAX_OFFSET if pages else entry.size if entry.type is FileType.REGULAR else 0
-        target = Target(entry.kind, book.add(entry), limit, pages)
+        target = Target(entry.kind, builder.add(entry), limit, pages)
         if content.open is None:
             for run in content.runs:
                 if run.length:
@@ -175,7 +176,7 @@ class Packer:
         self._idle.clear()
         written = []
         for pack in self._closing:
-            self._book(pack.kind).packs[pack.number] = descriptor = pack.complete.result()
+            self._builder(pack.kind).packs[pack.number] = descriptor = pack.complete.result()
             written.append(descriptor)
         packs = _unique(self._boot.packs + self._rest.packs)
         index = write_index(
@@ -190,7 +191,7 @@ class Packer:
         new = _unique(written)
         return Packed(index, tuple(packs), tuple(new), dict(sorted(self._raw.items())))
 
-    def _book(self, kind: Kind) -> Book:
+    def _builder(self, kind: Kind) -> IndexBuilder:
         return self._boot if kind is Kind.BOOT else self._rest
 
     def _check(self, run: Run, reached: int, target: Target, path: str) -> int:
@@ -206,12 +207,12 @@ class Packer:
 
     def _seen(self, kind: Kind, digest: bytes) -> bool:
         """Whether a chunk will probably not be needed; asked by workers, who may be early."""
-        if self._book(kind).find(kind, digest) is not None:
+        if self._builder(kind).find(kind, digest) is not None:
             return True
-        return kind is not Kind.BOOT and self._known is not None and self._known.find(kind, digest) is not None
+        return kind is not Kind.BOOT and self._inherited is not None and self._inherited.find(kind, digest) is not None
 
     def _submit(self) -> None:
-        """Hand the filled batch to the workers, book those they are done with, and take an empty one."""
+        """Hand the filled batch to the workers, enter those they are done with, and take an empty one."""
         if not self._batch.used:
             return
         self._queue.append((self._batch, self._workers.submit(self._cutter.cut, self._batch)))
@@ -227,12 +228,12 @@ class Packer:
         self._batch = self._idle.pop()
 
     def _most(self) -> int:
-        """How many batches there may be: fewer as the books grow, so that memory does not grow with the checkpoint."""
-        books = self._boot.memory + self._rest.memory + (self._known.memory if self._known else 0)
-        return max(self._threads + 2, 2 * self._threads + 4 - books // (BATCH_SIZE // 4))
+        """How many batches there may be: fewer as the index grows, so that memory does not grow with the checkpoint."""
+        index = self._boot.memory + self._rest.memory + (self._inherited.memory if self._inherited else 0)
+        return max(self._threads + 2, 2 * self._threads + 4 - index // (BATCH_SIZE // 4))
 
     def _settle(self) -> None:
-        """Book the oldest batch and have it written."""
+        """IndexBuilder the oldest batch and have it written."""
         batch, future = self._queue.popleft()
         for cut in future.result():
             self._settle_cut(cut)
@@ -243,45 +244,45 @@ class Packer:
                 pack.complete.result()
 
     def _settle_cut(self, cut: Cut) -> None:
-        kind, book = cut.target.kind, self._book(cut.target.kind)
+        kind, builder = cut.target.kind, self._builder(cut.target.kind)
         chunk: int | None = None
         if cut.data is not None:
             self._raw[kind] = self._raw.get(kind, 0) + len(cut.data)
-            chunk = book.find(kind, cut.hash)
+            chunk = builder.find(kind, cut.hash)
             if chunk is None:
                 chunk = self._inherit(cut)
             if chunk is None:
                 chunk = self._append(cut, cut.data)
-        book.extend(cut.target.number, chunk, cut.extents)
+        builder.extend(cut.target.number, chunk, cut.extents)
 
     def _inherit(self, cut: Cut) -> int | None:
-        """The number of a chunk that an earlier checkpoint stored, booked as ours; None where there is none."""
+        """The number of a chunk that an earlier checkpoint stored, entered as ours; None where there is none."""
         kind = cut.target.kind
-        found = self._known.find(kind, cut.hash) if self._known and kind is not Kind.BOOT else None
+        found = self._inherited.find(kind, cut.hash) if self._inherited and kind is not Kind.BOOT else None
         if found is None or cut.data is None or found.raw != len(cut.data):
             return None
         key = (kind, found.pack.digest)
-        if key not in self._inherited:
+        if key not in self._parents:
             if len(self._rest.packs) >= FULL:
                 return None
-            self._inherited[key] = len(self._rest.packs)
+            self._parents[key] = len(self._rest.packs)
             self._rest.packs.append(found.pack)
-        return self._rest.chunk(kind, (self._inherited[key], found.offset, found.stored, found.raw), cut.hash)
+        return self._rest.chunk(kind, (self._parents[key], found.offset, found.stored, found.raw), cut.hash)
 
     def _append(self, cut: Cut, data: bytes | memoryview) -> int:
         """Write a chunk to the open pack of its kind."""
         packed = self._codec.encode(data) if cut.packed is None else cut.packed
-        kind, book = cut.target.kind, self._book(cut.target.kind)
+        kind, builder = cut.target.kind, self._builder(cut.target.kind)
         pack = self._open.get(kind)
         if pack is None:
-            pack = self._open[kind] = _Pack(kind, len(book.packs), self._spool.new_blob())
-            book.packs.append(None)
+            pack = self._open[kind] = _Pack(kind, len(builder.packs), self._spool.new_blob())
+            builder.packs.append(None)
         if kind is Kind.BOOT and pack.size + len(packed) > fmt.MAX_BOOT_PACK:
             raise UnsupportedError(
                 f"what a restore begins with is larger than {fmt.MAX_BOOT_PACK >> 20} MiB compressed"
             )
         self._writes.append((pack, packed))
-        number = book.chunk(kind, (pack.number, pack.size, len(packed), len(data)), cut.hash)
+        number = builder.chunk(kind, (pack.number, pack.size, len(packed), len(data)), cut.hash)
         pack.size += len(packed)
         crowd = max(0, len(self._rest.packs) - CROWDED) // 8
         if kind is not Kind.BOOT and pack.size >= self._pack_size << crowd:
@@ -294,7 +295,7 @@ class Packer:
         self._writes.append((pack, None))
 
     def _write(self, batch: Batch) -> None:
-        """Have what was booked written, which lies in `batch`."""
+        """Have what was entered written, which lies in `batch`."""
         self._writing.append((batch, self._writer.submit(self._do_write, self._writes)))
         self._writes = []
 
@@ -340,7 +341,7 @@ class Packer:
             pack.blob.discard()
         for left in (self._open, self._closing, self._writes, self._writing, self._queue, self._idle):
             left.clear()
-        self._boot, self._rest, self._known = Book(), Book(), None
+        self._boot, self._rest, self._inherited = IndexBuilder(), IndexBuilder(), None
 
 
 def _unique(packs: Sequence[Descriptor | None]) -> list[Descriptor]:

@@ -20,7 +20,7 @@ from ocickpt.model import Content, Entry, FileType, Kind, Packed
 from ocickpt.pack import format as fmt
 from ocickpt.pack.codec import HASH_SIZE, PLAIN, Codec
 from ocickpt.pack.index import Index
-from ocickpt.pack.inherited import Known
+from ocickpt.pack.inherited import Inherited
 from ocickpt.pack.packer import Packer
 from ocickpt.pack.read_ahead import ReadAhead
 from ocickpt.pack.reader import check, read_file
@@ -77,7 +77,7 @@ def contents() -> list[Content]:
 
 
 def packed(store: MemoryStore, codec: Codec, known: Index | None = None) -> Packed:
-    with Packer(store, codec=codec, known=Known(known) if known else None, threads=2) as packer:
+    with Packer(store, codec=codec, inherited=Inherited(known) if known else None, threads=2) as packer:
         for content in contents():
             packer.add(content)
         return packer.finish()

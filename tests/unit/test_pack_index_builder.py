@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from ocickpt.model import Descriptor, Kind, digest_of
-from ocickpt.pack.index_builder import Book
+from ocickpt.pack.index_builder import IndexBuilder
 
 MANY = 100_000
 
@@ -15,7 +15,7 @@ def digest(number: int) -> bytes:
 
 
 def test_every_chunk_is_found_by_its_hash() -> None:
-    book = Book()
+    book = IndexBuilder()
     for number in range(MANY):
         assert book.chunk(Kind.MEMORY, (0, number, 1, 1), digest(number)) == number
     assert all(book.find(Kind.MEMORY, digest(number)) == number for number in range(MANY))
@@ -25,7 +25,7 @@ def test_every_chunk_is_found_by_its_hash() -> None:
 
 
 def test_hashes_that_begin_alike_are_kept_apart() -> None:
-    book = Book()
+    book = IndexBuilder()
     hashes = [bytes(8) + digest(number)[8:] for number in range(200)]
     for number, each in enumerate(hashes):
         book.chunk(Kind.MEMORY, (0, number, 1, 1), each)
@@ -34,13 +34,13 @@ def test_hashes_that_begin_alike_are_kept_apart() -> None:
 
 
 def test_a_chunk_of_one_kind_is_not_one_of_another() -> None:
-    book = Book()
+    book = IndexBuilder()
     book.chunk(Kind.MEMORY, (0, 0, 1, 1), digest(0))
     assert book.find(Kind.ROOTFS, digest(0)) is None
 
 
 def test_records_are_in_order_however_many() -> None:
-    book = Book()
+    book = IndexBuilder()
     for number in range(MANY):
         chunk = book.chunk(Kind.MEMORY, (0, number, 1, 1), digest(number))
         book.extend(

@@ -14,7 +14,7 @@ from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
 from ocickpt.model import Content, Descriptor, Entry, FileType, Kind, Run, Silent
 from ocickpt.pack import inherited, packer
 from ocickpt.pack.index import Index
-from ocickpt.pack.inherited import Known
+from ocickpt.pack.inherited import Inherited
 from ocickpt.pack.packer import Packer, pack_size_for
 from ocickpt.pack.reader import check
 from tests.unit.test_pack_support import PAGE, MemoryStore, MemoryWriter, opener, pack, pages, regular, unpack
@@ -228,7 +228,7 @@ def test_no_further_packs_are_inherited_from_when_there_are_many(monkeypatch: py
     first = pack(store, [pages("m", {0: data})])
     parent = Index.load(store, first.index)
     monkeypatch.setattr(packer, "FULL", 2)
-    second = pack(store, [pages("m", {0: data})], known=parent)
+    second = pack(store, [pages("m", {0: data})], inherited=parent)
     assert second.packs[:2] == first.packs[:2]
     index = Index.load(store, second.index)
     check(index, store)
@@ -248,7 +248,7 @@ def test_only_the_fullest_packs_are_inherited_from(monkeypatch: pytest.MonkeyPat
     data = random_bytes(10, 3 << 20)
     first = pack(store, [pages("a", {0: data}), regular(Kind.STATE, "s", b"small")])
     monkeypatch.setattr(inherited, "MAX_INHERITED", 2)
-    found = Known(Index.load(store, first.index))
+    found = Inherited(Index.load(store, first.index))
     index = Index.load(store, first.index)
     packs = {
         stored.pack.digest
@@ -262,7 +262,7 @@ def test_only_the_fullest_packs_are_inherited_from(monkeypatch: pytest.MonkeyPat
 def test_what_is_known_is_known_by_kind() -> None:
     store = MemoryStore()
     index = Index.load(store, pack(store, [regular(Kind.STATE, "s", b"x"), regular(Kind.BOOT, "b", b"y")]).index)
-    found = Known(index)
+    found = Inherited(index)
     state, boot = (next(bytes(c["hash"]) for c in index.chunks if c["pack"] == n) for n in (1, 0))
     assert found.find(Kind.STATE, state) == index.stored(1)
     assert found.find(Kind.ROOTFS, state) is None

@@ -140,7 +140,7 @@ def test_only_changes_are_new() -> None:
     data[5 * CHUNK + PAGE : 5 * CHUNK + 2 * PAGE] = page_of(7)
     data[40 * CHUNK : 40 * CHUNK + 8] = b"8 bytes."
     parent = Index.load(store, first.index)
-    second = pack(store, [pages("m", {1 << 32: bytes(data)}), regular(Kind.BOOT, "b", b"boot")], known=parent)
+    second = pack(store, [pages("m", {1 << 32: bytes(data)}), regular(Kind.BOOT, "b", b"boot")], inherited=parent)
     assert next(one.size for one in second.new if "memory" in one.media_type) < 2 * CHUNK + 100
     assert set(first.packs) <= set(second.packs)
     assert len(second.packs) == len(first.packs) + 1
@@ -153,7 +153,7 @@ def test_unchanged_content_needs_nothing_new_but_boot() -> None:
     store = MemoryStore()
     contents = [pages("m", {0: random_bytes(8, 2 << 20)}), regular(Kind.BOOT, "b", b"boot")]
     first = pack(store, contents)
-    second = pack(store, contents, known=Index.load(store, first.index))
+    second = pack(store, contents, inherited=Index.load(store, first.index))
     assert second.index == first.index
     assert [one.media_type for one in second.new] == [Kind.BOOT.media_type]
 
@@ -163,9 +163,9 @@ def test_fragments_are_not_inherited_from() -> None:
     data = random_bytes(9, 2 << 20)
     first = pack(store, [pages("m", {0: data})], pack_size=16 << 20)
     little = data[: 2 * CHUNK]
-    second = pack(store, [pages("m", {0: little})], known=Index.load(store, first.index))
+    second = pack(store, [pages("m", {0: little})], inherited=Index.load(store, first.index))
     assert second.packs == first.packs and not second.new
-    third = pack(store, [pages("m", {0: little})], known=Index.load(store, second.index))
+    third = pack(store, [pages("m", {0: little})], inherited=Index.load(store, second.index))
     assert third.packs == third.new and third.packs != first.packs
 
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from ocickpt.errors import IntegrityError, NotFoundError
 from ocickpt.model import Content, Descriptor, Entry, FileType, Kind, Packed, Run, digest_of
 from ocickpt.pack.index import Index
-from ocickpt.pack.inherited import Known
+from ocickpt.pack.inherited import Inherited
 from ocickpt.pack.packer import Packer
 from ocickpt.pack.reader import extract
 
@@ -84,7 +84,7 @@ def opener(data: bytes) -> Callable[[], BinaryIO]:
 def pack(
     store: MemoryStore, contents: Iterable[Content], known: Index | None = None, pack_size: int = 1 << 20
 ) -> Packed:
-    with Packer(store, pack_size=pack_size, known=Known(known) if known else None, threads=2) as packer:
+    with Packer(store, pack_size=pack_size, inherited=Inherited(known) if known else None, threads=2) as packer:
         for content in contents:
             packer.add(content)
         return packer.finish()
