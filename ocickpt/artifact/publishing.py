@@ -136,9 +136,9 @@ def publish(
             made=made or origin.of_images(contents.core),
         )
         uploader.send(packed.index)
-        inherited = sum(pack.size for pack in packed.packs if pack not in packed.new)
-        counter.expect(inherited)
-        counter.present(inherited)
+        taken = sum(pack.size for pack in packed.packs if pack not in packed.new)
+        counter.expect(taken)
+        counter.present(taken)
         uploader.wait()
         failpoint.reached("publish.sent")
         config = store.put_blob_bytes(names.CONFIG_TYPE, description.to_bytes(), {})

@@ -233,7 +233,7 @@ class Packer:
         return max(self._threads + 2, 2 * self._threads + 4 - index // (BATCH_SIZE // 4))
 
     def _settle(self) -> None:
-        """IndexBuilder the oldest batch and have it written."""
+        """Enter what is in the oldest batch, and have it written."""
         batch, future = self._queue.popleft()
         for cut in future.result():
             self._settle_cut(cut)

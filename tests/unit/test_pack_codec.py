@@ -76,8 +76,8 @@ def contents() -> list[Content]:
     ]
 
 
-def packed(store: MemoryStore, codec: Codec, known: Index | None = None) -> Packed:
-    with Packer(store, codec=codec, inherited=Inherited(known) if known else None, threads=2) as packer:
+def packed(store: MemoryStore, codec: Codec, inherited: Index | None = None) -> Packed:
+    with Packer(store, codec=codec, inherited=Inherited(inherited) if inherited else None, threads=2) as packer:
         for content in contents():
             packer.add(content)
         return packer.finish()

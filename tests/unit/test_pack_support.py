@@ -82,9 +82,9 @@ def opener(data: bytes) -> Callable[[], BinaryIO]:
 
 
 def pack(
-    store: MemoryStore, contents: Iterable[Content], known: Index | None = None, pack_size: int = 1 << 20
+    store: MemoryStore, contents: Iterable[Content], inherited: Index | None = None, pack_size: int = 1 << 20
 ) -> Packed:
-    with Packer(store, pack_size=pack_size, inherited=Inherited(known) if known else None, threads=2) as packer:
+    with Packer(store, pack_size=pack_size, inherited=Inherited(inherited) if inherited else None, threads=2) as packer:
         for content in contents:
             packer.add(content)
         return packer.finish()

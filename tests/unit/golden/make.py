@@ -65,7 +65,7 @@ def main() -> None:
     """Write two generations; the second inherits from the first."""
     store = MemoryStore()
     first = pack(store, contents(0))
-    second = pack(store, contents(1), known=Index.load(store, first.index))
+    second = pack(store, contents(1), inherited=Index.load(store, first.index))
     HERE.mkdir(exist_ok=True)
     for packed in (first, second):
         for blob in (packed.index, *packed.packs):
