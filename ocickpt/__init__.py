@@ -9,8 +9,6 @@ Each verb of the command is a function here, with the command's options as keywo
 dataclass, and what goes wrong one of `ocickpt.errors`. Nothing else is loaded before a function is called.
 """
 
-__version__ = "0.1.0"
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocickpt.api import checkpoint as checkpoint
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from ocickpt.model import Progress as Progress
     from ocickpt.model import Published as Published
     from ocickpt.model import Stage as Stage
+    from ocickpt.names import VERSION as __version__  # noqa: N811
     from ocickpt.restoration.options import Restored as Restored
 
 _HOME = {
@@ -55,6 +54,10 @@ __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - they are strings
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from ocickpt.names import VERSION
+
+        return VERSION
     if name not in _HOME:
         raise AttributeError(f"module 'ocickpt' has no attribute {name!r}")
     from importlib import import_module

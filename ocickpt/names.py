@@ -6,6 +6,8 @@ TYPE_CHECKING = False  # the shim is waited for whenever a container is made, an
 if TYPE_CHECKING:
     from typing import Final
 
+VERSION: Final = "0.1.0"
+
 FORMAT_VERSION: Final = 1
 
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"

@@ -1,4 +1,4 @@
-"""One file per verb: parse, call one flow, render. Knows nothing of how anything is done."""
+"""One file per verb: parse, call one function of `ocickpt`, render. Knows nothing of how anything is done."""
 
 import gc
 

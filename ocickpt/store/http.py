@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError, InsecureRequestWarning, LocationParseError, NewConnectionError, SSLError
 
-from ocickpt import __version__
+from ocickpt import names
 from ocickpt.errors import AuthError, NotFoundError, RegistryError
 from ocickpt.store import tls
 from ocickpt.store.access import Access
@@ -135,7 +135,7 @@ class Client:
         """Send and follow redirects; the body is never sent to another address than the first."""
         own = origin(url)
         for _ in range(_MAX_REDIRECTS + 1):
-            headers = {"User-Agent": f"ocickpt/{__version__}", "Accept-Encoding": "identity", **request.headers}
+            headers = {"User-Agent": f"ocickpt/{names.VERSION}", "Accept-Encoding": "identity", **request.headers}
             if authorization and origin(url) == own:
                 headers["Authorization"] = authorization
             reply = self._once(request.method, url, headers, request.body, request.size)
@@ -279,7 +279,7 @@ class Client:
 
     def _fetch_token(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:
         url = self._join(self._base, url)
-        agent = {"User-Agent": f"ocickpt/{__version__}", "Accept-Encoding": "identity", **headers}
+        agent = {"User-Agent": f"ocickpt/{names.VERSION}", "Accept-Encoding": "identity", **headers}
 
         def attempt() -> tuple[int, bytes]:
             with self._once(method, url, agent, (lambda: body) if body is not None else None) as reply:

@@ -69,11 +69,11 @@ def imported(path: Path, nodes: Iterator[ast.AST]) -> Iterator[str]:
 
 
 def ours(path: Path, nodes: Iterator[ast.AST]) -> Iterator[str]:
-    """The modules of ours that are imported there; for the version the package itself need not be read."""
+    """The modules of ours that are imported there."""
     known = {name_of(each) for each in MODULES}
     for name in imported(path, nodes):
         top, _, rest = name.partition(".")
-        if top != "ocickpt" or rest == "__version__":
+        if top != "ocickpt":
             continue
         while rest not in known:
             rest = rest.rpartition(".")[0]
