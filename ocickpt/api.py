@@ -76,7 +76,7 @@ def restore(
     ignore_static_mac: bool = False,
     ignore_rootfs: bool = False,
     ignore_volumes: bool = False,
-    host_access: bool = False,
+    allow: Sequence[str] = (),
     publish: Sequence[str] = (),
     authfile: Path | None = None,
     tls_verify: bool | None = None,
@@ -86,13 +86,16 @@ def restore(
     """Restore the checkpoint `reference`; when it fails, nothing of it is left on this host.
 
     With a `name` it is a copy with a name and an address of its own. With `lazy` its memory follows (`status`).
+    `allow` names what it may have that podman gives nobody unasked, as ``cap=sys_admin``, ``mount=/srv/data:ro``; the
+    error says what there is.
+
     `on_running` is called when podman is done with a restore whose memory follows: from then on others need the
     processors. The container is still to be verified, and may be removed; so it is when `on_running` raises.
 
     Raises NotFoundError (no such artifact, image, secret), ExistsError (name, volume or address is taken),
     IntegrityError for what is not what it says, UnsupportedError, IncompatibleError when this host cannot run it,
-    PrerequisiteError (not root, no criu, something of the host that `host_access` does not give it), CommandError
-    when podman, runtime or CRIU fail.
+    PrerequisiteError (not root, no criu, what `allow` would have to name), CommandError when podman, runtime or CRIU
+    fail.
     """
     from ocickpt.restoration.options import RestoreOptions
     from ocickpt.restoration.restore import restore as run
@@ -105,7 +108,7 @@ def restore(
         ignore_static_mac=ignore_static_mac,
         ignore_rootfs=ignore_rootfs,
         ignore_volumes=ignore_volumes,
-        host_access=host_access,
+        allow=tuple(allow),
         publish=tuple(publish),
         lazy=lazy,
     )
@@ -146,15 +149,15 @@ def pull(
     reference: str,
     *,
     output: Path | None = None,
-    host_access: bool = False,
+    allow: Sequence[str] = (),
     authfile: Path | None = None,
     tls_verify: bool | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
     """Pull a checkpoint into the local store, or write it to `output` as an archive that podman restores.
 
-    podman believes such an archive, so it is checked as for a restore; what the container would get of a host has to be
-    allowed with `host_access`.
+    podman believes such an archive, so it is checked as for a restore; what podman gives nobody unasked has to be
+    allowed one by one, as ``cap=sys_admin``.
 
     Raises NotFoundError, ExistsError when `output` is there, IntegrityError, UnsupportedError, PrerequisiteError.
     """
@@ -167,7 +170,7 @@ def pull(
         return run(parsed, access, watch)
     from ocickpt.exchange import podman_archive
 
-    found = podman_archive.write(parsed, output, host_access, access, watch)
+    found = podman_archive.write(parsed, output, allow, access, watch)
     return Pulled(str(found.reference), found.descriptor.digest, str(output))
 
 

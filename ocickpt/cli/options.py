@@ -73,3 +73,14 @@ def format_option(human: str) -> Callable[[_Function], _Function]:
         show_default=True,
         help="How the result is printed.",
     )
+
+
+def allow_option(function: _Function) -> _Function:
+    """``--allow``: what podman gives nobody unasked."""
+    return click.option(
+        "--allow",
+        multiple=True,
+        metavar="WHAT",
+        help="Let it have what podman gives nobody unasked: cap=sys_admin, mount=/srv/data:ro, device=/dev/fuse, "
+        "secret=NAME, ...; without, the error says what there is. Repeatable.",
+    )(function)

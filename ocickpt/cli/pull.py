@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 import ocickpt
-from ocickpt.cli.options import access_options, format_option, quiet_option, verb
+from ocickpt.cli.options import access_options, allow_option, format_option, quiet_option, verb
 from ocickpt.cli.output import data, data_json
 from ocickpt.cli.progress import progress
 from ocickpt.cli.published import pinned
@@ -22,7 +22,7 @@ from ocickpt.cli.published import pinned
     metavar="FILE.tar",
     help="Write an archive for `podman container restore --import` instead.",
 )
-@click.option("--host-access", is_flag=True, help="With -o: let it have what it had of its host, and its privileges.")
+@allow_option
 @access_options
 @format_option("text")
 @quiet_option
@@ -30,7 +30,7 @@ def command(
     *,
     ref: str,
     output: Path | None,
-    host_access: bool,
+    allow: tuple[str, ...],
     authfile: Path | None,
     tls_verify: bool | None,
     form: str,
@@ -40,7 +40,7 @@ def command(
 
     REF is brought into the local store, or with -o into a file that podman can restore. podman believes such a
     file, so with -o all is verified as for a restore, and what the container would get of a host that others do not
-    have is refused unless --host-access allows it.
+    have is refused unless --allow says so.
 
     Prints REF with the digest of what was pulled, or the name of the file.
     """
@@ -48,7 +48,7 @@ def command(
         pulled = ocickpt.pull(
             ref,
             output=output,
-            host_access=host_access,
+            allow=allow,
             authfile=authfile,
             tls_verify=tls_verify,
             progress=watch,

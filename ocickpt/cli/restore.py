@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import ocickpt
-from ocickpt.cli.options import access_options, format_option, quiet_option, verb
+from ocickpt.cli.options import access_options, allow_option, format_option, quiet_option, verb
 from ocickpt.cli.output import data, data_json
 from ocickpt.cli.progress import progress
 
@@ -25,11 +25,7 @@ _URGENT = -10
 @click.option("--ignore-static-mac", is_flag=True, help="Do not give it the MAC address it had.")
 @click.option("--ignore-rootfs", is_flag=True, help="Do not apply its changes to the root file system.")
 @click.option("--ignore-volumes", is_flag=True, help="Do not fill its named volumes.")
-@click.option(
-    "--host-access",
-    is_flag=True,
-    help="Give it what it had of its host (directories, devices, namespaces, secrets), and its privileges.",
-)
+@allow_option
 @click.option("-p", "--publish", metavar="PORT", multiple=True, help="Publish a port, like `podman run`. Repeatable.")
 @access_options
 @format_option("text")
@@ -44,7 +40,7 @@ def command(
     ignore_static_mac: bool,
     ignore_rootfs: bool,
     ignore_volumes: bool,
-    host_access: bool,
+    allow: tuple[str, ...],
     publish: tuple[str, ...],
     authfile: Path | None,
     tls_verify: bool | None,
@@ -70,7 +66,7 @@ def command(
             ignore_static_mac=ignore_static_mac,
             ignore_rootfs=ignore_rootfs,
             ignore_volumes=ignore_volumes,
-            host_access=host_access,
+            allow=allow,
             publish=publish,
             authfile=authfile,
             tls_verify=tls_verify,

@@ -6,6 +6,7 @@ podman believes such an archive, so what is written is checked as for a restore.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -57,11 +58,11 @@ def read(path: Path, reference: Reference, access: Access, progress: Progress) -
 
 
 def write(
-    reference: Reference, output: Path, host_access: bool, access: Access, progress: Progress
+    reference: Reference, output: Path, allow: Collection[str], access: Access, progress: Progress
 ) -> artifact.Artifact:
     """Write the checkpoint `reference` to the new file `output`, and say which it was.
 
-    What the container would get of a host has to be allowed with `host_access`. Raises ExistsError, StorageError, and
+    What podman gives nobody unasked has to be among `allow`. Raises ExistsError, StorageError, and
     what a restore raises before it makes anything.
     """
     if output.exists():
@@ -71,7 +72,7 @@ def write(
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         config, spec = verification.saved(rebuilder)
         imported = verification.imported_config(config, spec, found.description, _roots())
-        check_host_access(imported, host_access, progress)
+        check_host_access(imported, allow, progress)
         verification.verify(rebuilder, config, spec, found.description)
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
         deleted_files.check_packed(rebuilder, imported, layers, hint)

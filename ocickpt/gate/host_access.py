@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Collection
+
+from ocickpt.engine.podman.asked import not_allowed
 from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import PrerequisiteError
 from ocickpt.model import Progress
 
 
-def check_host_access(imported: Imported, allowed: bool, progress: Progress) -> None:
-    """Tell what the container will have of this host.
+def check_host_access(imported: Imported, allowed: Collection[str], progress: Progress) -> None:
+    """Tell what the container will have that podman gives nobody unasked.
 
-    Raises PrerequisiteError that names it, unless it is `allowed`.
+    Raises PrerequisiteError with the options that would allow what is not among `allowed`.
     """
-    wanted = [*(f"the directory {path}" for path in imported.host_paths), *imported.access]
-    if wanted and not allowed:
+    missing = not_allowed(imported.asked, allowed)
+    if missing:
+        options = "\n".join(f"  --allow {shlex.quote(each.option):<32} {each.meaning}" for each in missing)
         raise PrerequisiteError(
-            f"the container would get of this host: {', '.join(wanted)}", hint="--host-access gives it that"
+            f"container {imported.name!r} asks for more than podman gives a container unasked:\n{options}",
+            hint="what it is to have is allowed one by one, with these options",
         )
-    if wanted:
-        progress.note(f"the container gets of this host: {', '.join(wanted)}")
+    if imported.asked:
+        given = ", ".join(each.meaning for each in imported.asked)
+        progress.note(f"the container gets what others do not: {given}")

@@ -23,8 +23,8 @@ class RestoreOptions:
     ignore_rootfs: bool = False
     ignore_volumes: bool = False
     publish: tuple[str, ...] = ()
-    host_access: bool = False
-    """Let it have the directories, devices and namespaces of the host that it had."""
+    allow: tuple[str, ...] = ()
+    """What it is to have of what podman gives nobody unasked (`engine.podman.asked`)."""
     lazy: bool = False
 
 

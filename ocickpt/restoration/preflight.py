@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from ocickpt.description import Description
@@ -78,7 +79,7 @@ def check_container(
     roots: podman.Roots,
     *,
     ignore_volumes: bool,
-    host_access: bool,
+    allow: Collection[str],
     progress: Progress,
 ) -> None:
     """Image, name, volumes, secrets and host paths of what would be restored here.
@@ -110,7 +111,7 @@ def check_container(
     for path in imported.host_paths:
         if not Path(path).exists():
             raise IncompatibleError(f"the container mounts {path!r} of its host, which is not here")
-    check_host_access(imported, host_access, progress)
+    check_host_access(imported, allow, progress)
     if not storage.has_image(imported.image_id, roots.images) and not podman.image(imported.image_id):
         _pull_image(imported, progress)
 

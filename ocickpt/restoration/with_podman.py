@@ -105,7 +105,7 @@ class WithPodman(Way):
             self._options.name,
             roots,
             ignore_volumes=self._options.ignore_volumes,
-            host_access=self._options.host_access,
+            allow=self._options.allow,
             progress=self.progress,
         )
         saved.rebuilder.check_space(roots.graph)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import time
 import uuid
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ocickpt.errors import PrerequisiteError
 
 LAB = Path(__file__).parents[2] / "contrib" / "lab" / "lab"
 REGISTRY = "registry:5000"
@@ -99,6 +102,14 @@ class Host:
                 return done.stdout.strip()
             assert time.monotonic() < end, f"{command}: {done.stderr}"
             time.sleep(0.1)
+
+    def refused(self, *command: str) -> list[str]:
+        """The options that `ocickpt` says would allow what it refuses, as its words can be typed."""
+        done = self.ocickpt(*command, check=False)
+        assert done.returncode == PrerequisiteError.exit_code, done.stderr
+        lines = [shlex.split(line) for line in done.stderr.splitlines() if line.startswith("  --allow ")]
+        assert lines, done.stderr
+        return [word for line in lines for word in line[:2]]
 
     def clean(self) -> None:
         self.run("podman", "rm", "--all", "--force", "--time", "0")
@@ -266,13 +277,14 @@ Move = Callable[..., dict[str, Any]]
 def move(hosts: tuple[Host, Host], ref: str) -> Move:
     """Checkpoint a container on host a, remove it there, restore it on host b; what the checkpoint's JSON says.
 
-    `given` are options of the restore.
+    With `asking` it is refused first, and allowed as the refusal says.
     """
     a, b = hosts
 
-    def run(name: str, *options: str, given: tuple[str, ...] = ()) -> dict[str, Any]:
+    def run(name: str, *options: str, asking: bool = False) -> dict[str, Any]:
         published: dict[str, Any] = json.loads(a.ocickpt("checkpoint", "--format", "json", *options, name, ref).stdout)
         a.run("podman", "rm", name)
+        given = b.refused("restore", published["reference"]) if asking else []
         b.ocickpt("restore", *given, published["reference"])
         return published
 

@@ -37,7 +37,7 @@ def test_every_file_is_as_it_was(hosts: tuple[Host, Host], start: Start, move: M
     assert {"/made/deep", "/volume/deep", "/etc/redis/own", "/linked.py", "/anonymous/file"} <= {*before}
     assert not {"/memory.py", "/etc/nginx", "/etc/redis/redis.conf"} & {*before}
 
-    move("files", given=("--host-access",))
+    move("files", asking=True)
     after = differences(before, describe(b, "files", "/", "/volume", "/anonymous"))
     # CRIU itself makes the ghost and the socket, and uses /tmp for a moment.
     touched = [after.pop(path, {}).keys() for path in ("/made/used", "/made/used/socket", "/tmp")]

@@ -438,10 +438,10 @@ def test_a_directory_of_the_host_is_mounted_not_carried(hosts: tuple[Host, Host]
         assert path in missing.stderr
         assert b.run("test", "-e", path, check=False).returncode == 1
         b.sh(f"mkdir {path}; echo 'of b' >{path}/file")
-        ungiven = b.ocickpt("restore", ref, check=False)
-        assert ungiven.returncode == 10
-        assert "--host-access" in ungiven.stderr
-        restored = b.ocickpt("restore", "--host-access", ref)
+        assert b.refused("restore", ref) == ["--allow", f"mount={path}"]
+        # Who may read it may not write to it.
+        assert b.refused("restore", "--allow", f"mount={path}:ro", ref) == ["--allow", f"mount={path}"]
+        restored = b.ocickpt("restore", "--allow", f"mount={path}", ref)
         assert path in restored.stderr
         assert b.ask("web") == "1"
         assert b.execute("web", "cat", "/bound/file") == "of b"

@@ -44,7 +44,7 @@ def test_confinement_is_what_it_was(
     spec = json.loads(a.out("cat", f"{a.inspect('confined')['StaticDir']}/config.json"))
 
     # The profile allows more than podman's own.
-    published = move("confined", given=("--host-access",) if options else ())
+    published = move("confined", asking=bool(options))
     assert json.loads(b.ask("confined")) == before
     assert b.execute("confined", "sh", "-c", LINES) == executed
     if options:
@@ -110,12 +110,13 @@ def test_secrets_are_those_of_the_host(
 ) -> None:
     _, b = hosts
     start("user", "--secret", token, "--secret", f"{token},target=a/b,mode=0400,uid=5", "localhost/busybox")
-    move("user", given=("--host-access",))
+    move("user", asking=True)
     assert b.execute("user", "cat", "/run/secrets/token", "/run/secrets/a/b") == "the secret of b" * 2
     assert b.execute("user", "stat", "-c", "%a %u", "/run/secrets/a/b") == "400 5"
     b.run("podman", "rm", "--force", "--time", "0", "user")
     assert "the secret token" in b.ocickpt("restore", ref, check=False).stderr
-    b.ocickpt("pull", "--host-access", ref, "-o", "/srv/share/user.tar")
+    assert b.refused("pull", ref, "-o", "/srv/share/user.tar") == ["--allow", "secret=token"]
+    b.ocickpt("pull", "--allow", "secret=token", ref, "-o", "/srv/share/user.tar")
     held = b.run("grep", "-c", "the secret of", "/srv/share/user.tar", check=False)
     b.run("rm", "/srv/share/user.tar")
     assert held.stdout.strip() == "0", "they are not in the checkpoint"

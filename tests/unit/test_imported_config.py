@@ -12,10 +12,10 @@ from msgspec.structs import fields
 
 from ocickpt import oci
 from ocickpt.engine import host
+from ocickpt.engine.podman import asked, defaults
 from ocickpt.engine.podman import config as libpod
-from ocickpt.engine.podman import defaults
 from ocickpt.engine.podman.imported import Imported, import_config
-from ocickpt.errors import IntegrityError, OcickptError, PrerequisiteError, UnsupportedError
+from ocickpt.errors import IntegrityError, OcickptError, PrerequisiteError, UnsupportedError, UsageError
 
 ID = "996080a5fd0a51ecd9b9d5b3dc51580c9c3724b8353910257e2ad40481d1e00d"
 OTHER = "0" * 64
@@ -83,6 +83,11 @@ def load(config: dict[str, Any] | None = None, spec: dict[str, Any] | None = Non
     return import_config(record, oci.read(spec or SPEC, "specification"), ROOT, VOLUMES)
 
 
+def told(found: Imported) -> tuple[str, ...]:
+    """What it asks for beside directories of the host, in words."""
+    return tuple(each.meaning for each in found.asked if each.kind != "mount")
+
+
 def written(found: Imported) -> tuple[dict[str, Any], dict[str, Any]]:
     """What podman gets to read of it: ``config.dump`` and ``spec.dump``."""
     members = found.members(("ocickpt", "restore"))
@@ -114,7 +119,7 @@ def test_an_ordinary_container_passes() -> None:
     assert spec["annotations"] == SPEC["annotations"]
     assert found.volumes == {"vol1": "/v/vol1/_data"}
     assert found.host_paths == ("/srv/data",)
-    assert found.access == ()
+    assert [each.kind for each in found.asked] == ["mount"]
     assert found.health_interval == "30000000000ns"
 
 
@@ -284,7 +289,7 @@ def test_another_containers_files_are_not_mounted() -> None:
 def test_what_it_gets_of_the_host_is_told() -> None:
     spec = spec_with("linux", "namespaces", value=[{"type": "mount"}, {"type": "pid"}])
     spec["linux"]["devices"] = [{"path": "/dev/kvm"}]
-    assert load(spec=spec, privileged=True).access == (
+    assert told(load(spec=spec, privileged=True)) == (
         "what --privileged gives",
         "/dev/kvm",
         "the network namespace",
@@ -293,9 +298,9 @@ def test_what_it_gets_of_the_host_is_told() -> None:
         "the cgroup namespace",
     )
     allowed = spec_with("linux", "resources", "devices", value=[{"allow": True, "access": "rwm"}])
-    assert load(spec=allowed).access == ("devices",)
+    assert told(load(spec=allowed)) == ("devices",)
     found = load(secrets=[{"name": "b", "Target": "/x"}], secret_env={"A": {"name": "a"}})
-    assert (found.secrets, found.access) == (("a", "b"), ("the secret a", "the secret b"))
+    assert (found.secrets, told(found)) == (("a", "b"), ("the secret a", "the secret b"))
 
 
 def seccomp(**changes: Any) -> dict[str, Any]:
@@ -343,18 +348,18 @@ def test_privileges_that_podman_gives_nobody_unasked_are_told(tmp_path: Path, mo
         (spec_with("linux", "maskedPaths", value=masked), ("access to /proc/kcore",)),
         (spec_with("linux", "readonlyPaths", value=readonly), ("access to /proc/sys",)),
     ]
-    for spec, told in cases:
-        assert load(spec=spec).access == told
+    for spec, meanings in cases:
+        assert told(load(spec=spec)) == meanings
     monkeypatch.setattr(host, "lsm", lambda: "apparmor")
-    assert load().access == ("no AppArmor profile",)
-    assert load(spec=spec_with("process", "apparmorProfile", value="containers-default-0.62.2")).access == ()
+    assert told(load()) == ("no AppArmor profile",)
+    assert told(load(spec=spec_with("process", "apparmorProfile", value="containers-default-0.62.2"))) == ()
     named = spec_with("process", "apparmorProfile", value="unconfined")
-    assert load(spec=named).access == ("the AppArmor profile unconfined",)
+    assert told(load(spec=named)) == ("the AppArmor profile unconfined",)
     monkeypatch.setattr(host, "lsm", lambda: "selinux")
-    assert load().access == ("no SELinux label",)
-    assert load(ProcessLabel="system_u:system_r:container_t:s0").access == ()
+    assert told(load()) == ("no SELinux label",)
+    assert told(load(ProcessLabel="system_u:system_r:container_t:s0")) == ()
     free = "system_u:system_r:spc_t:s0"
-    assert load(ProcessLabel=free).access == (f"the SELinux label {free}",)
+    assert told(load(ProcessLabel=free)) == (f"the SELinux label {free}",)
 
 
 def test_a_host_may_give_more_by_default(tmp_path: Path) -> None:
@@ -400,3 +405,48 @@ def test_what_is_left_out_is_known_all_the_same() -> None:
     """Nothing of `Beyond` has a place in what podman gets to read."""
     names = [{each.encode_name for each in fields(kind)} for kind in (libpod.Config, libpod.Beyond)]
     assert not names[0] & names[1]
+
+
+def test_each_is_the_option_that_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_with("process", "capabilities", value={"bounding": ["CAP_SYS_ADMIN"]})
+    spec["mounts"] = [
+        {"destination": "/w", "type": "bind", "source": "/srv/written", "options": ["rbind"]},
+        {"destination": "/r", "type": "bind", "source": "/srv/read", "options": ["rbind", "ro"]},
+        {"destination": "/r2", "type": "bind", "source": "/srv/both", "options": ["rbind", "ro"]},
+        {"destination": "/w2", "type": "bind", "source": "/srv/both", "options": ["rbind"]},
+        {"destination": "/p", "type": "proc"},
+    ]
+    spec["linux"]["devices"] = [{"path": "/dev/fuse"}]
+    spec["linux"]["seccomp"] = None
+    found = load(spec=spec, secrets=[{"name": "key", "Target": "/x"}])
+    assert [each.option for each in found.asked] == [
+        "mount=/srv/both",
+        "mount=/srv/read:ro",
+        "mount=/srv/written",
+        "device=/dev/fuse",
+        "filesystem=proc:/p",
+        "cap=sys_admin",
+        "seccomp=unconfined",
+        "secret=key",
+    ]
+    assert {each.kind for each in found.asked} <= set(asked.KINDS)
+    assert asked.not_allowed(found.asked, [each.option for each in found.asked]) == []
+    most = [each.option for each in found.asked if each.kind not in ("cap", "mount")]
+    given = ["cap=CAP_SYS_ADMIN", "mount=/srv/both", "mount=/srv/read", "mount=/srv/written:ro", *most]
+    assert [each.option for each in asked.not_allowed(found.asked, given)] == ["mount=/srv/written"]
+    for nothing in ("everything", "cap", "", "mounts=/srv", "host-access"):
+        if nothing != "cap":
+            with pytest.raises(UsageError, match="says nothing that can be allowed"):
+                asked.not_allowed(found.asked, [nothing])
+    assert asked.not_allowed(found.asked, ["cap", "mount", "seccomp", "secret="]) == list(found.asked)
+
+
+def test_a_directory_is_not_called_like_an_option() -> None:
+    with pytest.raises(UnsupportedError, match="cannot be told from an option"):
+        load(spec=mount(type="bind", source="/srv/data:ro"))
+
+
+@pytest.mark.parametrize("name", ["/dev/a\nb", "/dev/\x1b[2J", "/dev/\u202ea"])
+def test_what_cannot_be_shown_cannot_be_asked_for(name: str) -> None:
+    with pytest.raises(IntegrityError, match="whose name cannot be shown"):
+        load(spec=spec_with("linux", "devices", value=[{"path": name}]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ocickpt.description import Criu, Description, Runtime
 from ocickpt.engine import host, podman
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import storage
+from ocickpt.engine.podman.asked import Asked
 from ocickpt.engine.podman.config import Config
 from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import (
@@ -56,7 +58,7 @@ IMPORTED = Imported(
     volumes={},
     secrets=(),
     host_paths=(),
-    access=(),
+    asked=(),
     health_interval="",
 )
 
@@ -209,13 +211,11 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Podman:
 
 
 def check(
-    there: Podman, name: str | None = None, *, ignore_volumes: bool = False, host_access: bool = False, **changes: Any
+    there: Podman, name: str | None = None, *, ignore_volumes: bool = False, allow: tuple[str, ...] = (), **changes: Any
 ) -> list[str]:
     watch = Notes()
     imported = dataclasses.replace(IMPORTED, **changes)
-    preflight.check_container(
-        imported, name, there.roots, ignore_volumes=ignore_volumes, host_access=host_access, progress=watch
-    )
+    preflight.check_container(imported, name, there.roots, ignore_volumes=ignore_volumes, allow=allow, progress=watch)
     return watch.notes
 
 
@@ -260,22 +260,22 @@ def test_secrets(there: Podman) -> None:
 def test_paths_of_the_host(there: Podman, tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
     with pytest.raises(IncompatibleError, match=gone):
-        check(there, host_paths=(str(tmp_path), gone), host_access=True)
+        check(there, host_paths=(str(tmp_path), gone))
     assert not Path(gone).exists()
-    with pytest.raises(PrerequisiteError, match=str(tmp_path)) as raised:
-        check(there, host_paths=(str(tmp_path),))
-    assert "--host-access" in raised.value.hint
-    assert check(there, host_paths=(str(tmp_path),), host_access=True) == [
-        f"the container gets of this host: the directory {tmp_path}"
-    ]
+    assert check(there, host_paths=(str(tmp_path),)) == []
 
 
 def test_what_it_gets_is_the_users_to_give(there: Podman) -> None:
-    access = ("the pid namespace", "/dev/fuse")
-    with pytest.raises(PrerequisiteError, match="the pid namespace, /dev/fuse"):
-        check(there, access=access)
-    assert check(there, access=access, host_access=True) == [
-        "the container gets of this host: the pid namespace, /dev/fuse"
+    asked = (Asked("namespace", "pid", "the pid namespace"), Asked("device", "/dev/a b", "/dev/a b"))
+    with pytest.raises(PrerequisiteError) as raised:
+        check(there, asked=asked)
+    lines = [shlex.split(line) for line in raised.value.message.splitlines()[1:]]
+    assert [line[:2] for line in lines] == [["--allow", "namespace=pid"], ["--allow", "device=/dev/a b"]]
+    with pytest.raises(PrerequisiteError) as raised:
+        check(there, asked=asked, allow=("namespace=pid",))
+    assert "namespace=pid" not in raised.value.message
+    assert check(there, asked=asked, allow=("namespace=pid", "device=/dev/a b")) == [
+        "the container gets what others do not: the pid namespace, /dev/a b"
     ]
 
 

@@ -22,6 +22,7 @@ from ocickpt import oci
 from ocickpt.engine import host
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.podman import defaults
+from ocickpt.engine.podman.asked import READ_ONLY, Asked
 from ocickpt.engine.podman.config import Config
 from ocickpt.engine.runtime import table
 from ocickpt.errors import IntegrityError, UnsupportedError
@@ -46,6 +47,7 @@ _KERNELS = {"proc": "/proc", "sysfs": "/sys", "cgroup": "/sys/fs/cgroup", "cgrou
 """Where a container has the kernel's filesystems."""
 _HOSTS_FILES: Final = ("image", "none")
 """What a container may have its /etc/hosts made from; anything else is a path of the host."""
+_EVERY_CALL = "every system call (no seccomp profile, or one that allows what it does not name)"
 _OWN_PROFILE = "containers-default-"
 _OWN_TYPES = ("container_t", "container_init_t")
 """What podman itself confines containers with (containers/common pkg/apparmor; container-selinux)."""
@@ -63,8 +65,8 @@ class Imported:
     secrets: tuple[str, ...]
     host_paths: tuple[str, ...]
     """Files and directories of this host that the container mounts."""
-    access: tuple[str, ...]
-    """What else the container gets of this host that one which asks for nothing has not, one phrase each."""
+    asked: tuple[Asked, ...]
+    """What the container would have that podman gives nobody unasked, these files and directories among it."""
     health_interval: str
     """The interval of its healthcheck as podman writes durations; empty without one."""
 
@@ -114,7 +116,7 @@ def import_config(record: libpod.Record, spec: oci.Saved, graph_root: Path, volu
     _check_whole(record.beyond, name)
     config = _checked(_with_own_paths(config, graph_root))
     volumes, secrets = _volumes(config, volume_root), _secrets(config)
-    mounts, host_paths = _mounts(spec, volumes)
+    mounts, shown = _mounts(spec, volumes)
     namespaces, shared = _namespaces(spec, made=config.create_net_ns)
     spec = replace(spec, mounts=mounts, linux=replace(spec.linux, namespaces=namespaces))
     return Imported(
@@ -122,8 +124,8 @@ def import_config(record: libpod.Record, spec: oci.Saved, graph_root: Path, volu
         spec,
         volumes,
         secrets,
-        host_paths,
-        (*_privileges(config, spec), *shared, *(f"the secret {name}" for name in secrets)),
+        tuple(sorted(shown)),
+        (*_directories(shown), *_privileges(config, spec), *shared, *_given(secrets)),
         _interval(config.healthcheck),
     )
 
@@ -194,12 +196,12 @@ def _secrets(config: Config) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _mounts(spec: oci.Saved, volumes: dict[str, str]) -> tuple[tuple[oci.Mount, ...], tuple[str, ...]]:
-    """The mounts of `spec` as this host's; the paths of this host that are among them.
+def _mounts(spec: oci.Saved, volumes: dict[str, str]) -> tuple[tuple[oci.Mount, ...], dict[str, bool]]:
+    """The mounts of `spec` as this host's; the paths of this host among them, and whether one may be written to.
 
     podman's own files for the container are left out: it makes and mounts them itself.
     """
-    kept, foreign = [], set[str]()
+    kept, foreign = [], dict[str, bool]()
     for given in spec.mounts:
         mount, source = replace(given, options=_harmless(given.options)), given.source
         if mount.is_bind:
@@ -210,7 +212,7 @@ def _mounts(spec: oci.Saved, volumes: dict[str, str]) -> tuple[tuple[oci.Mount, 
             if plain and volume and volume[1] in volumes:
                 mount = replace(mount, source=volumes[volume[1]])
             elif source.startswith("/") and source.isprintable():
-                foreign.add(source)
+                foreign[source] = foreign.get(source, False) or "ro" not in mount.options
             else:
                 raise IntegrityError(f"the container mounts {source[:200]!r}, which is no path")
         elif mount.type not in _FILESYSTEMS:
@@ -218,7 +220,7 @@ def _mounts(spec: oci.Saved, volumes: dict[str, str]) -> tuple[tuple[oci.Mount, 
                 f"the container has a mount of the type {mount.type[:100]!r}, which cannot be restored"
             )
         kept.append(mount)
-    return tuple(kept), tuple(sorted(foreign))
+    return tuple(kept), foreign
 
 
 def _harmless(options: tuple[str, ...]) -> tuple[str, ...]:
@@ -226,7 +228,7 @@ def _harmless(options: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(each for each in options if each not in _CHANGING and not each.startswith(_VALUED))
 
 
-def _namespaces(spec: oci.Saved, *, made: bool) -> tuple[tuple[oci.Namespace, ...], list[str]]:
+def _namespaces(spec: oci.Saved, *, made: bool) -> tuple[tuple[oci.Namespace, ...], list[Asked]]:
     """The container's own namespaces, and which of the host it uses; `made` says that podman makes a network for it."""
     for each in spec.linux.namespaces:
         if each.path and not (each.type == "network" and made):
@@ -237,60 +239,78 @@ def _namespaces(spec: oci.Saved, *, made: bool) -> tuple[tuple[oci.Namespace, ..
     if "mount" not in found:
         raise IntegrityError("the container has no mount namespace of its own")
     own = tuple(oci.Namespace(each.type) for each in spec.linux.namespaces)
-    return own, [f"the {kind} namespace" for kind in _NAMESPACES if kind not in found]
+    shared = [Asked("namespace", kind, f"the {kind} namespace") for kind in _NAMESPACES if kind not in found]
+    return own, shared
 
 
-def _privileges(config: Config, spec: oci.Spec) -> list[str]:
-    """What the container may do beyond what podman gives one that asks for nothing, one phrase each."""
+def _directories(shown: dict[str, bool]) -> list[Asked]:
+    """What the container has mounted of the host; by path, and whether it may write there. UnsupportedError."""
+    if strange := [path for path in shown if path.endswith((READ_ONLY, ":rw"))]:
+        raise UnsupportedError(f"the container mounts {strange[0][:200]!r}, whose name cannot be told from an option")
+    return [
+        Asked("mount", path if writable else f"{path}{READ_ONLY}", f"the directory {path}")
+        for path, writable in sorted(shown.items())
+    ]
+
+
+def _given(secrets: tuple[str, ...]) -> list[Asked]:
+    return [Asked("secret", name, f"the secret {name}") for name in secrets]
+
+
+def _privileges(config: Config, spec: oci.Spec) -> list[Asked]:
+    """What the container may do beyond what podman gives one that asks for nothing."""
     privileged = config.privileged or config.mount_all_devices
-    found = ["what --privileged gives"] if privileged else []
-    found += sorted({device.path for device in spec.linux.devices})
+    found = [Asked("privileged", "", "what --privileged gives")] if privileged else []
+    found += [Asked("device", path, path) for path in sorted({device.path for device in spec.linux.devices})]
     if not found and (config.cdi_devices or any(rule.allow for rule in spec.linux.resources.devices)):
-        found.append("devices")
+        found.append(Asked("device-rules", "", "devices"))
     return found if privileged else [*found, *_filesystems(spec), *_powers(spec.process), *_openings(config, spec)]
 
 
-def _powers(process: oci.Process) -> list[str]:
+def _powers(process: oci.Process) -> list[Asked]:
     """Capabilities, and what else goes before others: in scheduling, and when memory is short."""
     sets = process.capabilities
     held = (*sets.bounding, *sets.effective, *sets.permitted, *sets.inheritable, *sets.ambient)
-    found = [f"the capability {name}" for name in sorted(set(map(_name, held)) - defaults.capabilities())]
+    more = sorted(set(map(_name, held)) - defaults.capabilities())
+    found = [Asked("cap", name.lower(), f"the capability {name}") for name in more]
     policy, spared = process.scheduler.policy, process.oom_score_adj or 0
     if policy not in ("", *_USUAL_POLICIES):
-        found.append(f"the scheduling policy {policy}")
+        found.append(Asked("scheduling", policy, f"the scheduling policy {policy}"))
     if spared < 0:
-        found.append(f"the oom_score_adj {spared}")
+        found.append(Asked("oom-score-adj", str(spared), f"the oom_score_adj {spared}"))
     return found
 
 
-def _openings(config: Config, spec: oci.Spec) -> list[str]:
+def _openings(config: Config, spec: oci.Spec) -> list[Asked]:
     """Where it is less confined than usual."""
-    found, linux, process = [], spec.linux, spec.process
+    found, linux, process = list[Asked](), spec.linux, spec.process
     if not linux.seccomp or linux.seccomp.says.default_action not in _REFUSING:
-        found.append("every system call (no seccomp profile, or one that allows what it does not name)")
+        found.append(Asked("seccomp", "unconfined", _EVERY_CALL))
     else:
         held = {_name(each) for each in process.capabilities.bounding}
         if calls := defaults.more_calls(linux.seccomp.says, held):
-            found.append(f"the system calls {' '.join(calls[:20])}{' …' if len(calls) > 20 else ''}")
+            shown = " ".join(calls[:20]) + (" …" if len(calls) > 20 else "")
+            found.append(Asked("syscall", ",".join(calls), f"the system calls {shown}"))
     for paths, usual in ((linux.masked_paths, defaults.MASKED), (linux.readonly_paths, defaults.READONLY)):
-        found += [f"access to {path}" for path in sorted(usual - set(paths))]
+        found += [Asked("unmask", path, f"access to {path}") for path in sorted(usual - set(paths))]
     module, profile, label = host.lsm(), process.apparmor_profile, config.process_label
     if module == "apparmor" and not profile.startswith(_OWN_PROFILE):
-        found.append(f"the AppArmor profile {profile}" if profile else "no AppArmor profile")
+        told = f"the AppArmor profile {profile}" if profile else "no AppArmor profile"
+        found.append(Asked("apparmor", profile or "unconfined", told))
     if module == "selinux" and (label.split(":") + [""] * 3)[2] not in _OWN_TYPES:
-        found.append(f"the SELinux label {label}" if label else "no SELinux label")
+        found.append(Asked("label", label or "disable", f"the SELinux label {label}" if label else "no SELinux label"))
     return found
 
 
-def _filesystems(spec: oci.Spec) -> list[str]:
+def _filesystems(spec: oci.Spec) -> list[Asked]:
     """The kernel's filesystems where no container usually has them: what is masked in one is open in another."""
-    found = []
+    found = list[Asked]()
     for mount in spec.mounts:
         kind, place = mount.type, mount.destination
         if kind in _KERNELS and place != _KERNELS[kind]:
-            found.append(f"another {kind} at {place}")
+            found.append(Asked("filesystem", f"{kind}:{place}", f"another {kind} at {place}"))
         elif kind in _KERNELS and kind != "proc" and "ro" not in mount.options:
-            found.append(f"a writable {place}")
+            found.append(Asked("filesystem", f"{kind}:{place}", f"a writable {place}"))
     return found
 
 

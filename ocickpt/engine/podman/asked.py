@@ -1,0 +1,59 @@
+"""What a container asks for that podman gives nobody unasked, each as the option that allows it.
+
+KIND=VALUE      cap=sys_admin   mount=/srv/data:ro   device=/dev/fuse   secret=dbpass   namespace=pid   …
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from ocickpt.errors import IntegrityError, UsageError
+
+KINDS = (
+    *("apparmor", "cap", "device", "device-rules", "filesystem", "label", "mount", "namespace", "oom-score-adj"),
+    *("privileged", "scheduling", "seccomp", "secret", "syscall", "unmask"),
+)
+READ_ONLY = ":ro"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One thing: its kind, which of that kind ("" where there is one only), and what it is in words."""
+
+    kind: str
+    value: str
+    meaning: str
+
+    def __post_init__(self) -> None:
+        """IntegrityError for what cannot be shown to who is asked for it."""
+        if not f"{self.value}{self.meaning}".isprintable():
+            raise IntegrityError(
+                f"the container asks for a {self.kind} whose name cannot be shown: {self.value[:200]!r}"
+            )
+
+    @property
+    def option(self) -> str:
+        """What allows it."""
+        return f"{self.kind}={self.value}" if self.value else self.kind
+
+
+def not_allowed(asked: Iterable[Asked], allowed: Collection[str]) -> list[Asked]:
+    """Those that none of the options `allowed` allows. UsageError for an option that is none."""
+    given = {_plain(each) for each in allowed}
+    return [each for each in asked if given.isdisjoint(_allowing(_plain(each.option)))]
+
+
+def _allowing(option: str) -> tuple[str, ...]:
+    """The options that allow it: who may write may read."""
+    return (option, option.removesuffix(READ_ONLY)) if option.startswith("mount=") else (option,)
+
+
+def _plain(option: str) -> str:
+    """An option as it is compared: capabilities in whatever case, with CAP_ or without."""
+    kind, _, value = option.partition("=")
+    if kind not in KINDS:
+        raise UsageError(
+            f"{option[:200]!r} says nothing that can be allowed", hint=f"KIND=VALUE, where KIND is {', '.join(KINDS)}"
+        )
+    return f"cap={value.lower().removeprefix('cap_')}" if kind == "cap" else option
