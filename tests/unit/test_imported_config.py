@@ -291,7 +291,7 @@ def test_what_it_gets_of_the_host_is_told() -> None:
     spec["linux"]["devices"] = [{"path": "/dev/kvm"}]
     assert told(load(spec=spec, privileged=True)) == (
         "what --privileged gives",
-        "/dev/kvm",
+        "/dev/kvm, which is the device c0:0 of the host",
         "the network namespace",
         "the ipc namespace",
         "the uts namespace",
@@ -416,14 +416,14 @@ def test_each_is_the_option_that_allows_it(monkeypatch: pytest.MonkeyPatch) -> N
         {"destination": "/w2", "type": "bind", "source": "/srv/both", "options": ["rbind"]},
         {"destination": "/p", "type": "proc"},
     ]
-    spec["linux"]["devices"] = [{"path": "/dev/fuse"}]
+    spec["linux"]["devices"] = [{"path": "/dev/fuse", "type": "b", "major": 8, "minor": 1}]
     spec["linux"]["seccomp"] = None
     found = load(spec=spec, secrets=[{"name": "key", "Target": "/x"}])
     assert [each.option for each in found.asked] == [
         "mount=/srv/both",
         "mount=/srv/read:ro",
         "mount=/srv/written",
-        "device=/dev/fuse",
+        "device=/dev/fuse:b8:1",
         "filesystem=proc:/p",
         "cap=sys_admin",
         "seccomp=unconfined",

@@ -1,6 +1,6 @@
 """What a container asks for that podman gives nobody unasked, each as the option that allows it.
 
-KIND=VALUE      cap=sys_admin   mount=/srv/data:ro   device=/dev/fuse   secret=dbpass   namespace=pid   …
+KIND=VALUE      cap=sys_admin   mount=/srv/data:ro   device=/dev/fuse:c10:229   secret=dbpass   namespace=pid   …
 """
 
 from __future__ import annotations

@@ -253,6 +253,12 @@ def _directories(shown: dict[str, bool]) -> list[Asked]:
     ]
 
 
+def _device(device: oci.Device) -> Asked:
+    """By its numbers too: what is behind a path of the container's is whatever the checkpoint says."""
+    which = f"{device.type or 'c'}{device.major}:{device.minor}"
+    return Asked("device", f"{device.path}:{which}", f"{device.path}, which is the device {which} of the host")
+
+
 def _given(secrets: tuple[str, ...]) -> list[Asked]:
     return [Asked("secret", name, f"the secret {name}") for name in secrets]
 
@@ -261,7 +267,7 @@ def _privileges(config: Config, spec: oci.Spec) -> list[Asked]:
     """What the container may do beyond what podman gives one that asks for nothing."""
     privileged = config.privileged or config.mount_all_devices
     found = [Asked("privileged", "", "what --privileged gives")] if privileged else []
-    found += [Asked("device", path, path) for path in sorted({device.path for device in spec.linux.devices})]
+    found += [_device(each) for each in sorted(spec.linux.devices, key=lambda device: device.path)]
     if not found and (config.cdi_devices or any(rule.allow for rule in spec.linux.resources.devices)):
         found.append(Asked("device-rules", "", "devices"))
     return found if privileged else [*found, *_filesystems(spec), *_powers(spec.process), *_openings(config, spec)]
