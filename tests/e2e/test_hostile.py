@@ -14,7 +14,7 @@ from tests.e2e.test_errors import copied, refused
 HARMLESS = 0
 # What comes of each: the exit code of `push` or else of `restore`, and what is said.
 EXPECTED = {
-    "a mount of the host": ("restore", 10, "would get of this host: the directory /srv/share"),
+    "a mount of the host": ("restore", 10, "asks for more than podman gives a container unasked"),
     "a mount behind a volume": ("restore", 7, "mounts '/x/volumes/data/_data/../../../etc'"),
     "hooks": ("restore", HARMLESS, ""),
     "hooks as Go reads them": ("restore", HARMLESS, ""),
