@@ -3,7 +3,7 @@
 # make test-fast   the tests that need no lab, in under 90 seconds
 # make e2e TEST=test_lazy   one file of tests/e2e, in a lab that stays up; ARGS are pytest's
 # make test-long   every case and moment there is, with its seed; takes hours
-# make test-hostile   of these every crafted checkpoint, with all that restores, runc and crun; takes 20 minutes
+# make test-hostile   of these every crafted checkpoint, with all that restores, runc and crun; takes 15 minutes
 # make demo    a container moves from one host of the lab to another, and counts on
 # make bench   podman's own way against ours, in the lab
 # make docs    write what is generated: command reference, manual page, completions
