@@ -10,6 +10,7 @@ a restore that looks first would run later for it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ocickpt.errors import OcickptError
 from ocickpt.model import Progress, Stage
@@ -24,12 +25,14 @@ def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True)
     be told. What cannot be put right is told, and left for the next call.
     """
     finished: list[Record] = []
+    met: dict[str, verbs.Verb[Any]] = {}
     verbs.look_first(progress)
     for orphan in journal.orphans():
         record: Record = orphan.record
         verb = verbs.of(record)
         if verb.goes_on(record):
             continue
+        met[record.verb] = verb
         try:
             if journal.podman_runs(record):
                 progress.stage(Stage.WAITING_FOR_PODMAN, record.verb)
@@ -37,4 +40,6 @@ def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True)
         except OcickptError as error:
             what = "checkpoint" if record.verb == "intercept" else record.verb
             progress.note(f"the interrupted {what} of {record.name!r} could not be put right: {error.message}")
+    for verb in met.values():
+        verb.tidy()
     return finished

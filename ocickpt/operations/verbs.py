@@ -30,6 +30,9 @@ class Verb(Generic[R]):
         """
         raise NotImplementedError
 
+    def tidy(self) -> None:
+        """What is left to be done once all of this verb that were found are settled, or could not be."""
+
     def waits(self, record: R) -> bool:  # noqa: ARG002
         """Whether it is a checkpoint that is whole, and not published."""
         return False

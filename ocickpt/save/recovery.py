@@ -28,15 +28,7 @@ class Checkpoints(Verb[Checkpoint]):
     def settle(
         self, orphan: Journal[Checkpoint], mine: Callable[[Record], bool], progress: Progress
     ) -> Sequence[Record]:
-        """Its container runs on, or its dump is kept; what the spool holds for it goes."""
-        try:
-            return self._settle(orphan, mine, progress)
-        finally:
-            publishing.sweep()
-
-    def _settle(
-        self, orphan: Journal[Checkpoint], mine: Callable[[Record], bool], progress: Progress
-    ) -> Sequence[Record]:
+        """Its container runs on, or its dump is kept."""
         record = orphan.record
         if record.step == "published":
             if not mine(record):
@@ -53,6 +45,10 @@ class Checkpoints(Verb[Checkpoint]):
         else:
             progress.note(f"an interrupted checkpoint of {record.name!r} was undone")
         return []
+
+    def tidy(self) -> None:
+        """What the spool holds for them goes."""
+        publishing.sweep()
 
     def waits(self, record: Checkpoint) -> bool:
         """A dump is worth something when its container has ended with it."""
