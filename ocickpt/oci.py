@@ -274,9 +274,16 @@ class Hooks(_Object, frozen=True):
     poststart: tuple[Hook, ...] = ()
 
 
+class BundleLinux(Linux, frozen=True):
+    """What Linux alone has, of a container that an engine of this host has made."""
+
+    cgroups_path: str = ""
+
+
 class Bundle(Spec, frozen=True):
     """The specification in a bundle, of a container that an engine of this host has made."""
 
+    linux: BundleLinux = BundleLinux()
     annotations: dict[str, str] = {}
     hooks: Hooks = Hooks()
 

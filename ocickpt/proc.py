@@ -83,8 +83,10 @@ class Background:
     instead of pipes, so that it is not killed by SIGPIPE when nobody reads any more.
     """
 
-    def __init__(self, argv: Sequence[str], *, waits: bool = False) -> None:
-        """Make the process.
+    def __init__(
+        self, argv: Sequence[str], *, waits: bool = False, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Make the process, with `environment` beside this one's own.
 
         It becomes `argv` only when `go` is called, so that its pid can be written down before it does
         anything; if this process dies first, it ends. One that `waits` sees to that itself: it reads a line
@@ -101,6 +103,7 @@ class Background:
                 stdout=self._output.fd,
                 stderr=self._errors.fd,
                 start_new_session=True,
+                env=os.environ | environment if environment else None,
             )
         except FileNotFoundError as error:
             raise PrerequisiteError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     class Asked(TypedDict):
         """What the shim asks the flow; which members there are says `event`."""
 
-        event: Literal["checkpoint", "captured", "restore"]
+        event: Literal["checkpoint", "captured", "restore", "standing"]
         image_path: NotRequired[str]
         """checkpoint, restore: where the runtime writes or reads CRIU's images."""
         resume: NotRequired[list[str]]
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
         hint: NotRequired[str]
         bundle: NotRequired[str]
         """restore: the container's bundle."""
-        pid_file: NotRequired[str]
-        """restore: where the runtime writes the container's pid."""
         conmon: NotRequired[int]
         """restore: the pid of who called the shim."""
         criu_configuration: NotRequired[str]
         """restore: the value of CRIU_CONFIG_FILE."""
+        container: NotRequired[str]
+        """standing: the container's id."""
+        pid: NotRequired[int]
+        """standing: its first process; none of them has run an instruction yet."""
 
     class Answer(TypedDict, total=False):
         """What the flow answers; with neither `ok` nor `error` it is gone."""
@@ -52,6 +54,10 @@ if TYPE_CHECKING:
         """restore: what to add to the runtime's arguments."""
         environment: dict[str, str]
         """restore: what to add to its environment."""
+        hold: str
+        """restore: the directory by which what CRIU restores is held (`engine.criu.standstill`)."""
+        cgroup: str
+        """restore: the cgroup in which it is frozen; empty where there is none."""
 
     class Reading(TypedDict):
         """The first line to guard and page server: which memory to read, and how."""
@@ -97,6 +103,8 @@ CAPTURED = "captured"
 """In the work directory of a checkpoint: pages and trees are whole."""
 MARKER = "ocickpt-operation"
 """Among CRIU's images in the archive of a restore: the operation's key."""
+HOLD = "hold"
+"""In the work directory of a restore: that by which what CRIU restores is held (`engine.criu.standstill`)."""
 REFUSED = "refused"
 """In the work directory of a restore: the runtime was kept from restoring."""
 

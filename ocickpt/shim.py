@@ -55,12 +55,7 @@ def main(argv: list[str]) -> NoReturn:
         from ocickpt.restoration import asked
 
         if key := asked.key_in(image_path):
-            if (more := asked.prepare(key, rest)) is None:
-                sys.exit(1)
-            from ocickpt.engine.runtime import calling
-
-            status = calling.call([*call, verb, *more, *rest])
-            os._exit(command_line.exit_status(status))  # what an interpreter does at its end takes a while
+            os._exit(asked.restore(key, call, rest))  # what an interpreter does at its end takes a while
     command_line.become(runtime, arguments)
 
 

@@ -193,9 +193,7 @@ class Rebuilder:
         with archive.ArchiveWriter(path) as out:
             self._add_small(out, replaced, work)
 
-    def whole(
-        self, path: Path, replaced: dict[str, bytes], work: Path, *, rootfs: bool = True, volumes: bool = True
-    ) -> None:
+    def whole(self, path: Path, replaced: dict[str, bytes], work: Path) -> None:
         """Write a complete podman checkpoint archive. `work` is an empty directory on a disk with room for all."""
         pages = work / "pages"
         pages.mkdir()
@@ -204,12 +202,8 @@ class Rebuilder:
             self._add_small(out, replaced, work)
             for each in sorted(pages.iterdir()):
                 out.add_file(f"checkpoint/{each.name}", each)
-            if rootfs:
-                self._add_rootfs(out, work)
-            volume_names = sorted(
-                {entry.path.split("/")[0] for _, entry in self.index.files_of(Kind.VOLUME)} if volumes else ()
-            )
-            for name in volume_names:
+            self._add_rootfs(out, work)
+            for name in sorted({entry.path.split("/")[0] for _, entry in self.index.files_of(Kind.VOLUME)}):
                 self._add_tree(out, f"volumes/{name}.tar", Kind.VOLUME, name, work)
 
     def _add_small(self, out: archive.ArchiveWriter, replaced: dict[str, bytes], work: Path) -> None:

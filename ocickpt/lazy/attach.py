@@ -54,16 +54,13 @@ def reading(reference: Reference, access: Access, here: host.Host) -> Reading:
     }
 
 
-def arm(runtime: str, bundle: Path, work: Path, configuration: str) -> Additions:
-    """Let the runtime, which is about to restore, find CRIU's daemon; what has to be added to its call.
-
-    `configuration` is the file that CRIU_CONFIG_FILE names in its environment, if any.
-    """
+def arm(runtime: str, bundle: Path, work: Path) -> Additions:
+    """Let the runtime, which is about to restore, find CRIU's daemon; what has to be added to its call."""
     link = bundle / rendezvous.SOCKET
     (work / rendezvous.LINK).write_text(str(link), "utf-8")
     link.unlink(missing_ok=True)
     link.symlink_to(work / rendezvous.SOCKET)
-    return table.RUNTIMES[runtime].restore_lazily(work, configuration)
+    return table.RUNTIMES[runtime].lazily
 
 
 def accompany(guard_pid: int, conmon: int, bundle: Path) -> None:

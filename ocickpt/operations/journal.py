@@ -90,7 +90,7 @@ class Intercept(Dumping, frozen=True, kw_only=True, tag="intercept"):
 class Restore(Record, frozen=True, kw_only=True, tag="restore"):
     """An `ocickpt restore` (`restoration.with_podman`)."""
 
-    steps: ClassVar = ("begun", "podman", "guarded", "unverified", "running", "lazy")
+    steps: ClassVar = ("begun", "podman", "guarded", "running", "lazy")
 
     runtime: str = ""
     podman_pid: int = 0

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocickpt import config, names, proc, rendezvous
+from ocickpt.engine import host
 from ocickpt.engine.runtime import command_line, table
-from ocickpt.errors import OcickptError
+from ocickpt.errors import OcickptError, PrerequisiteError
 
 MARKER = "# Made by `ocickpt setup`; `ocickpt setup --undo` removes it."
 SHIM = rendezvous.PACKAGE / "shim.py"
@@ -29,6 +30,7 @@ CHOOSER = "ocickpt-runtime"
 """The launcher whose runtime the host's configuration names."""
 LAUNCHERS = Path("/usr/local/libexec/ocickpt")
 DROP_IN = Path("/etc/containers/containers.conf.d/50-ocickpt.conf")
+_OVERRIDE = "CONTAINERS_CONF_OVERRIDE"
 
 # One exec for everything, and no process of its own on the way but for `create`. Variables are spelled so that
 # none in the caller's environment is touched. What the options are is in `command_line`.
@@ -237,6 +239,30 @@ def _speaks_as_we_do(shim: Path) -> bool:
 def installed(runtime: str, *, launchers: Path = LAUNCHERS, drop_in: Path = DROP_IN) -> bool:
     """Whether podman's calls of the runtime of that name go through our launcher to this version's shim."""
     return any(each.runtime == runtime and not each.trouble for each in states(launchers=launchers, drop_in=drop_in))
+
+
+def for_one_call(runtime: str, directory: Path) -> dict[str, str]:
+    """A launcher in `directory` for one call of podman: the environment in which podman uses it (containers.conf(5)).
+
+    Nothing of it is remembered: podman knows a container's runtime by name. Raises PrerequisiteError.
+    """
+    if taken := os.environ.get(_OVERRIDE):
+        raise PrerequisiteError(
+            f"{_OVERRIDE} is set, to {taken}: podman could not be shown ocickpt's launcher beside it",
+            hint="`ocickpt setup` puts the launcher in place",
+        )
+    target = host.runtime_path(runtime)
+    if is_ours(Path(target)):
+        known = Launcher.read(runtime, Path(target))
+        target = known.runtime if known else ""
+    if not os.access(target, os.X_OK):
+        raise PrerequisiteError(f"podman finds no {runtime}", hint="`ocickpt setup` says more")
+    path, shown = directory / runtime, directory / "containers.conf"
+    path.write_text(Launcher.of(runtime, target, sys.executable).text(), "utf-8")
+    path.chmod(0o700)
+    # A JSON string is a TOML basic string.
+    shown.write_text(f"[engine.runtimes]\n{runtime} = [{json.dumps(str(path))}]\n", "utf-8")
+    return {_OVERRIDE: str(shown)}
 
 
 def _patterns() -> dict[str, str]:

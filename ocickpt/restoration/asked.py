@@ -1,9 +1,11 @@
 """The shim's half of a restore that a flow waits for, and what it does of a container that waits for its `start`.
 
     shim                            flow
-    {"event": "restore", …}     →   {"ok": true}       pages and files are in place; perhaps "arguments" to add, and
-                                                       "environment"
+    {"event": "restore", …}     →   {"ok": true, …}    pages and files are in place; what to add to the runtime's call,
+                                                       and how what it restores is held
                                     {"error": TEXT}    the runtime must not run
+    {"event": "standing", …}    →   {"ok": true}       what was restored is as it should be, and may run
+                                    {"error": TEXT}    it must not
 
 Standard library only, and little of it: the shim loads this. `sequence` is the other end.
 """
@@ -18,6 +20,7 @@ import sys
 from pathlib import Path
 
 from ocickpt import rendezvous
+from ocickpt.engine.criu.configuration import ENVIRONMENT
 from ocickpt.engine.runtime import command_line
 from ocickpt.operations.asking import GONE, ask, connect, is_key
 
@@ -36,35 +39,55 @@ def key_in(image_path: str) -> str:
         return ""
 
 
-def prepare(key: str, rest: list[str]) -> list[str] | None:
-    """Have the flow bring memory and files; what is to be added to the runtime's arguments, once its environment is.
+def restore(key: str, call: list[str], rest: list[str]) -> int:
+    """Do what ``RUNTIME restore …`` does, with memory and files that the flow brings; the exit status.
 
-    None, and it has been said why, when the runtime must not restore.
+    What the runtime has restored runs when the flow has looked at it. Where that must not be, it has been said why.
     """
     given = command_line.read(rest, "restore")[0]
-    bundle, image_path, pid_file = (given.get(f"--{each}", "") for each in ("bundle", "image-path", "pid-file"))
+    bundle, image_path = (given.get(f"--{each}", "") for each in ("bundle", "image-path"))
+    container = command_line.container(rest, "restore")
     flow = connect(key)
     asked: Asked = {
         "event": "restore",
         "bundle": bundle,
         "image_path": image_path,
-        "pid_file": pid_file,
         "conmon": os.getppid(),
-        "criu_configuration": os.environ.get("CRIU_CONFIG_FILE", ""),
+        "criu_configuration": os.environ.get(ENVIRONMENT, ""),
     }
     answer: Answer = ask(flow, asked, _load) if flow else {}
-    if not answer.get("ok"):
+    if not flow or not answer.get("ok"):
         if is_key(key):
             with contextlib.suppress(OSError, IndexError):
                 (rendezvous.work_directory(Path(image_path).parents[3], key) / rendezvous.REFUSED).touch()
-        sys.stderr.write(f"ocickpt: {answer.get('error') or GONE}\n")
-        return None
-    os.environ.update(answer.get("environment") or {})
-    return [str(each) for each in answer.get("arguments") or ()]
+        return _refuse(answer.get("error") or GONE)
+    from ocickpt.restoration.held import Held, RefusedError
+
+    def look(first: int) -> None:
+        told = ask(flow, {"event": "standing", "container": container, "pid": first})
+        if not told.get("ok"):
+            raise RefusedError(told.get("error") or GONE)
+
+    place = answer.get("cgroup")
+    held = Held(Path(answer["hold"]), Path(place) if place else None, look)
+    command = [*call, "restore", *answer.get("arguments", ()), *rest]
+    try:
+        status = held.call(command, os.environ | answer.get("environment", {}))
+    except (RefusedError, OSError) as error:
+        subprocess.run([*call, "delete", "--force", container], check=False, capture_output=True)
+        return _refuse(str(error))
+    if status == 0:
+        held.go()
+    return command_line.exit_status(status)
+
+
+def _refuse(why: str) -> int:
+    sys.stderr.write(f"ocickpt: {why}\n")
+    return 1
 
 
 def _load() -> None:
-    from ocickpt.engine.runtime import calling  # noqa: F401 - while the flow is at work
+    from ocickpt.restoration import held  # noqa: F401 - while the flow is at work
 
 
 def before_it_runs(call: list[str], verb: str, rest: list[str]) -> int:

@@ -25,18 +25,19 @@ from ocickpt import artifact, config, libraries, names, oci, proc, rendezvous
 from ocickpt.artifact.origin import volumes
 from ocickpt.engine import criu, host, podman
 from ocickpt.engine.container import Running
+from ocickpt.engine.criu.configuration import ENVIRONMENT
 from ocickpt.engine.files import openat2
 from ocickpt.engine.podman import storage
-from ocickpt.engine.runtime import calling, command_line
-from ocickpt.engine.runtime.crun import CRIU_CONFIGURATION
+from ocickpt.engine.runtime import command_line
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError, StorageError
 from ocickpt.gate.expected import mounts_of
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.log import Logged, refuse
-from ocickpt.model import Kind, Progress, parse_json
+from ocickpt.model import Kind, Progress
 from ocickpt.operations import interrupts, workdir
 from ocickpt.restoration import bundles, policy, preflight
+from ocickpt.restoration.held import Held, RefusedError
 from ocickpt.restoration.sequence import Saved, Sequence, Target, Way
 from ocickpt.store import Access, CachedSource, open_source
 
@@ -233,27 +234,37 @@ class OnCreate(Way):
             self.follow.start(self.work, reference, later, kill=kill)
 
     def run(self, sequence: Sequence) -> Running:
-        """Have the runtime restore, and pause what it restored."""
+        """Have the runtime restore; what it restored stands still until its `start`."""
         request, images = self._request, self.work / "images"
         sequence.gate()
         manifest = self._saved.artifact.manifest
         if not self.follow:
             self._source.fetch((manifest.config, *manifest.layers))
         images.mkdir()
-        usual = os.environ.get(CRIU_CONFIGURATION, "")
-        more = sequence.ready(Target(request.bundle, self.spec, images, usual))
+        usual = os.environ.get(ENVIRONMENT, "")
+        ready = sequence.ready(Target(request.bundle, self.spec, images, usual))
         request.write_down()
-        environment = os.environ | dict(more.environment)
         paths = ["--image-path", str(images), "--work-path", str(self.work)]
         command = [*request.call, "restore", "--detach", "--bundle", str(request.bundle), *paths]
-        command += [*self._options(), *more.arguments, request.id]
-        # With our own descriptors: they become the container's.
-        if calling.call(command, environment):
+        command += [*self._options(), *ready.arguments, request.id]
+        restored: list[Running] = []
+
+        def look(first: int) -> None:
+            restored.append(Running(request.id, request.id, self.runtime, request.bundle, first, os.getppid()))
+            sequence.verify(restored[0])
+
+        held = Held(ready.hold, ready.cgroup, look)
+        try:
+            # With our own descriptors: they become the container's.
+            status = held.call(command, os.environ | ready.environment)
+        except RefusedError as error:
+            raise IntegrityError(str(error)) from error
+        if status:
             reasons = criu.log_errors(self.work / "restore.log")
             raise CommandError(f"CRIU cannot restore the checkpoint: {'; '.join(reasons) or 'it said nothing'}")
-        request.run("pause", request.id)
-        state = parse_json(request.run("state", request.id).stdout.encode(), "state of the container")
-        return Running(request.id, request.id, self.runtime, request.bundle, int(state["pid"]), os.getppid())
+        if not held.frozen:
+            request.run("pause", request.id)
+        return restored[0]
 
     def _options(self) -> list[str]:
         made, spec = self._saved.artifact.description.options, self.spec

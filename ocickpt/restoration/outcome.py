@@ -7,22 +7,18 @@ when that container uses it, or when it was there as the shim kept the runtime f
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from ocickpt import rendezvous
-from ocickpt.artifact import origin, parts
 from ocickpt.engine import podman
 from ocickpt.engine.container import Container, Running
-from ocickpt.engine.files import archive
+from ocickpt.engine.criu import standstill
 from ocickpt.engine.podman import healthcheck
-from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
-from ocickpt.gate import confinement
+from ocickpt.errors import CommandError, OcickptError
 from ocickpt.lazy import attach
 from ocickpt.model import Progress
 from ocickpt.operations import channel, workdir
 from ocickpt.operations.journal import Journal, Restore
-from ocickpt.trust import security
 
 IMPORT = "import.tar"
 COMPLETE = ("running", "lazy")
@@ -43,12 +39,6 @@ def settle(journal: Journal[Restore], progress: Progress, *, keep: bool = False)
         take_back(journal)
         return None
     if not known and container.status == "running":
-        try:
-            _confine(container, Path(record.work))
-        except (IntegrityError, StorageError) as error:  # not confined, or nobody can tell any more
-            progress.note(f"container {record.name!r} was removed: {error.message}")
-            take_back(journal)
-            return None
         journal.step("running", container=container.id)
         resume_healthcheck(container.id, record.health_interval, progress)
     if keep and not attach.goes_on(record):
@@ -60,6 +50,7 @@ def settle(journal: Journal[Restore], progress: Progress, *, keep: bool = False)
 
 def take_back(journal: Journal[Restore], *, failed: bool = False) -> None:
     """Remove what a restore made, and end it; `failed` says that podman has just failed to restore."""
+    standstill.abandon(Path(journal.record.work) / rendezvous.HOLD)
     channel.end(journal.record)
     container = _find(journal.record)
     volumes = _volumes(journal.record, container, failed)
@@ -102,19 +93,6 @@ def _is_whole(container: Container) -> bool:
         or container.checkpointed
         or (container.status != "created" and not container.image_path.exists())
     )
-
-
-def _confine(container: Container, work: Path) -> None:
-    """Confine a container that runs like the one that was imported; IntegrityError when it is not."""
-    spec, mountpoints = b"", []
-    for member in archive.members(work / IMPORT):
-        if member.name == parts.SPEC:
-            spec = member.stream.read()
-        elif confinement.MOUNTS.fullmatch(member.name.removeprefix("checkpoint/")):
-            mountpoints.append(member.stream.read())
-    shown = security.summary(origin.specification(spec))
-    with suppress(NotFoundError):  # it ran, and has ended meanwhile
-        confinement.verify(container.running, mountpoints, shown)
 
 
 def resume_healthcheck(container_id: str, interval: str, progress: Progress) -> None:

@@ -5,9 +5,9 @@
     gate      what CRIU would be given is what such a container may be            (`gate.verification`)
     fill      files and memory are where the runtime will look for them
     arm       what brings the rest of the memory is ready, where that follows
-    run       the runtime restores                                                (`Way.run`)
-    verify    the kernel is asked whether it is confined as it should be
-    let go    it is the caller's from now on                                      (`Way.let_go`)
+    run       the runtime restores, and all it restores stands still              (`Way.run`)
+    verify    what it left undone is done, and the kernel asked what is in force  (`Sequence.verify`)
+    let go    it runs, and is the caller's from now on                            (`Way.let_go`)
 
 There are two ways: `with_podman` has podman make the container, `on_create` finds one that is being created.
 """
@@ -21,12 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
-from ocickpt import oci
+from ocickpt import oci, rendezvous
 from ocickpt.artifact import Artifact, load_index
 from ocickpt.artifact.rebuild import Rebuilder
+from ocickpt.engine import criu, freezer
 from ocickpt.engine.container import Running
+from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.runtime.base import Additions
@@ -35,6 +37,8 @@ from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import BlobSource, Progress
 from ocickpt.restoration.bundles import make_mount_points
+
+_CONFIGURATION = "criu.conf"
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,19 @@ class Target:
     """Where the runtime will look for CRIU's images."""
     criu_configuration: str
     """The file that CRIU_CONFIG_FILE names for it; empty without one."""
+
+
+class Ready(NamedTuple):
+    """All that a runtime needs is in place."""
+
+    arguments: tuple[str, ...]
+    """To add behind its subcommand."""
+    environment: dict[str, str]
+    """To add to its environment."""
+    hold: Path
+    """The directory by which what CRIU restores is held (`engine.criu.standstill`)."""
+    cgroup: Path | None
+    """Where it is frozen; None where there is no such cgroup."""
 
 
 class Way(ABC):
@@ -103,11 +120,12 @@ class Way(ABC):
 
     @abstractmethod
     def run(self, sequence: Sequence) -> Running:
-        """Have the runtime restore, and ask `sequence` to make all ready for it before."""
+        """Have the runtime restore: `sequence` makes all ready for it before, and verifies what it restored while
+        that stands still."""
 
     @abstractmethod
     def let_go(self, container: Running) -> None:
-        """It runs as it should."""
+        """It is as it should be."""
 
     def without_helpers(self, here: Host) -> None:
         """Do without helpers where this host's runtime cannot restore lazily; that is told."""
@@ -128,7 +146,6 @@ class Sequence:
         self._way.check(self._saved)
         with self._way.begun(self._saved):
             container = self._way.run(self)
-            self._verify(container)
         self._way.let_go(container)
         return container
 
@@ -159,22 +176,24 @@ class Sequence:
         """Return when nothing is wrong with what CRIU would be given. IntegrityError, UnsupportedError."""
         self._gate.result()
 
-    def ready(self, target: Target) -> Additions:
-        """Make everything ready for the runtime; what is to be added to its call."""
+    def ready(self, target: Target) -> Ready:
+        """Make everything ready for the runtime."""
         self.gate()
         self._way.fill(self._saved, target)
         # Only now it is seen what lies where: a symlink that comes later would lead CRIU elsewhere.
         deleted_files.check_placed(self._saved.rebuilder, target.spec, target.bundle)
         make_mount_points(target.spec, target.bundle)
         self._way.place_images(self._saved, target)
-        if not self._way.follow:
-            return Additions()
-        armed = attach.arm(self._way.runtime, target.bundle, self._way.work, target.criu_configuration)
-        self._way.follow.wait()
-        return armed
+        more, hold = Additions(), self._way.work / rendezvous.HOLD
+        if self._way.follow:
+            more = attach.arm(self._way.runtime, target.bundle, self._way.work)
+            self._way.follow.wait()
+        options = (*standstill.make(hold), *more.criu)
+        environment = criu.configure(self._way.work / _CONFIGURATION, target.criu_configuration, options)
+        return Ready(more.arguments, environment, hold, freezer.place_of(target.spec.linux.cgroups_path))
 
-    def _verify(self, container: Running) -> None:
-        """A container that runs with less confinement than it was checkpointed with does not run on."""
+    def verify(self, container: Running) -> None:
+        """A container that is less confined than it was checkpointed with does not run: IntegrityError."""
         confinement.verify(
             container, verification.mountpoints(self._saved.rebuilder), self._saved.artifact.description.security
         )

@@ -1,10 +1,9 @@
 """podman makes the container of a restore; its files come when the shim asks for them.
 
 begun       the journal is written: what this restore will make
-podman      podman is at work; the shim asks before the runtime restores
+podman      podman is at work; the shim asks before the runtime restores, and when what it restored stands still
 guarded     a lazy restore only: what brings the memory later is at work, too
-unverified  podman has returned: the container runs, nobody knows yet whether it is confined
-running     it is confined as it was
+running     podman has returned: the container runs, and is confined as it was
 lazy        a lazy restore only: its memory follows (`outcome`)
 """
 
@@ -25,12 +24,11 @@ from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import (
     CommandError,
     ExistsError,
-    NotFoundError,
+    IntegrityError,
     OcickptError,
-    PrerequisiteError,
     StorageError,
 )
-from ocickpt.gate import deleted_files, verification
+from ocickpt.gate import verification
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import Kind, Progress, Stage, parse_json
@@ -87,6 +85,10 @@ class WithPodman(Way):
         self._imported: Imported
         self._journal: Journal[Restore]
         self._saved: Saved
+        self._called: Asked | None = None
+        """How the shim was called."""
+        self._restored: Running | None = None
+        """What stood still, and may run."""
 
     @property
     def work(self) -> Path:
@@ -149,44 +151,37 @@ class WithPodman(Way):
     def run(self, sequence: Sequence) -> Running:
         """Have podman restore it; the container, which nobody knows yet to be confined."""
         workdir.make(self.work)
-        flags = self._prepare(sequence)
-        journal, name, told = self._journal, self._journal.record.name, _Told()
+        installed = launcher.installed(self.runtime)
+        environment = {} if installed else launcher.for_one_call(self.runtime, self.work)
+        flags = self._prepare()
+        journal, name = self._journal, self._journal.record.name
         with channel.opened(journal.record.key) as opened:
-            command = podman.restore_command(self.runtime, self.work / outcome.IMPORT, flags)
+            command = podman.restore_command(self.runtime, self.work / outcome.IMPORT, flags, environment)
             journal.step("podman", podman_pid=command.pid, podman_start=processes.start_time(command.pid) or 0)
             self.progress.stage(Stage.RESTORING)
             command.go()
             if self.follow:
                 self._start(self.follow)  # podman comes up meanwhile, and then the shim waits for it
             sequence.begin_gate()
-            result = opened.serve(command, lambda message: self._answer(message, sequence, told))
+            result = opened.serve(command, lambda message: self._answer(message, sequence))
         if result.returncode:
             raise _explain(result, name)
+        if not self._restored:
+            raise IntegrityError(f"container {name!r} was restored without anybody to look at it before it ran")
         if self.follow:
             self._prepared.on_running()
-        sequence.gate()
-        container_id = result.stdout.split()[-1] if result.stdout.split() else ""
-        subject = told.running(container_id, name, self.runtime) or podman.container(container_id or name).running
-        journal.step("unverified", container=subject.id)
-        return subject
+        return self._restored
 
-    def _prepare(self, sequence: Sequence) -> list[str]:
-        """Fetch what podman or CRIU will need, and write the archive that podman imports; podman's options."""
-        with_shim = launcher.installed(self.runtime)
-        if self.follow and not with_shim:
-            raise PrerequisiteError("a lazy restore needs the runtime shim", hint="`ocickpt setup` puts it in place")
+    def _prepare(self) -> list[str]:
+        """Fetch what podman will need, and write the archive that it imports; podman's options.
+
+        Files and memory are not in it: the shim will have them put in place.
+        """
         members = self._imported.members(self._journal.record.created_by)
         if not self._options.tcp_established:
             # CRIU refuses a checkpoint with connections then: there are none to protect.
             members[parts.INVENTORY] = criu.without_network_lock(self._saved.rebuilder.file(parts.INVENTORY))
         self.progress.stage(Stage.FETCHING)
-        return [
-            *_flags(self._options),
-            *(self._skeleton(members) if with_shim else self._whole(members, sequence)),
-        ]
-
-    def _skeleton(self, members: dict[str, bytes]) -> list[str]:
-        """Write an archive without files and memory, which the shim will have put in place."""
         rebuilder, work = self._saved.rebuilder, self.work
         rebuilder.expect(Kind.STATE, Kind.ROOTFS, Kind.VOLUME, *(() if self.follow else (Kind.MEMORY,)))
         members[f"checkpoint/{rendezvous.MARKER}"] = self._journal.record.key.encode()
@@ -194,26 +189,7 @@ class WithPodman(Way):
         if not self.follow:
             rebuilder.pages(work / "pages")
         rebuilder.skeleton(work / outcome.IMPORT, members, work)
-        return ["--ignore-volumes"]
-
-    def _whole(self, members: dict[str, bytes], sequence: Sequence) -> list[str]:
-        """Write an archive as podman itself would; it will ask nobody before it runs what is in there."""
-        sequence.gate()
-        self.progress.note(
-            "the runtime shim is not set up (`ocickpt setup`): podman unpacks an archive, which is slower"
-        )
-        rebuilder, options, hint = self._saved.rebuilder, self._options, "`ocickpt setup` makes do without"
-        rebuilder.expect(Kind.STATE, Kind.MEMORY, Kind.ROOTFS, Kind.VOLUME)
-        image = podman.image(self._imported.image_id)
-        deleted_files.check_packed(rebuilder, self._imported, image.layers if image else (), hint)
-        rebuilder.whole(
-            self.work / outcome.IMPORT,
-            members,
-            self.work,
-            rootfs=not options.ignore_rootfs,
-            volumes=not options.ignore_volumes,
-        )
-        return ["--ignore-volumes"] if options.ignore_volumes else []
+        return [*_flags(self._options), "--ignore-volumes"]
 
     def _start(self, follow: Helpers) -> None:
         """Write what memory must be there first, and start the helpers, with images of their own."""
@@ -228,23 +204,39 @@ class WithPodman(Way):
         self._journal.step("guarded", guard_pid=follow.pid, guard_start=follow.started)
         follow.start(work, self._journal.record.reference, later, journal=self._journal.paths())
 
-    def _answer(self, message: Asked, sequence: Sequence, told: _Told) -> Answer:
-        """What the shim waits for, which is about to call the runtime and says where."""
-        if message["event"] != "restore":
+    def _answer(self, message: Asked, sequence: Sequence) -> Answer:
+        """What the shim waits for."""
+        if message["event"] == "restore":
+            return self._make_ready(message, sequence)
+        if message["event"] != "standing" or not self._called:
             return {"error": "this is a restore"}
+        bundle, conmon = Path(self._called["bundle"]), self._called["conmon"]
+        found = Running(message["container"], self._journal.record.name, self.runtime, bundle, message["pid"], conmon)
+        sequence.verify(found)
+        self._restored = found
+        return {"ok": True}
+
+    def _make_ready(self, message: Asked, sequence: Sequence) -> Answer:
+        """The shim is about to call the runtime, and says where."""
         bundle = Path(message["bundle"])
         sequence.gate()
         try:
             what = "bundle's config.json"
             spec = oci.read_bundle(parse_json((bundle / "config.json").read_bytes(), what), what)
             image_path, usual = Path(message["image_path"]), message.get("criu_configuration", "")
-            more = sequence.ready(Target(bundle, spec, image_path, usual))
+            ready = sequence.ready(Target(bundle, spec, image_path, usual))
         except OSError as error:
             raise StorageError(f"the container's files cannot be put in place: {error}") from error
         if self.follow:
             self._prepared.pool.submit(attach.accompany, self.follow.pid, message["conmon"], bundle)
-        told.message = message
-        return {"ok": True, "arguments": list(more.arguments), "environment": dict(more.environment)}
+        self._called = message
+        return {
+            "ok": True,
+            "arguments": list(ready.arguments),
+            "environment": ready.environment,
+            "hold": str(ready.hold),
+            "cgroup": str(ready.cgroup or ""),
+        }
 
     def fill(self, saved: Saved, target: Target) -> None:
         """All that podman was not given in the archive; /dev/shm it has unpacked already."""
@@ -265,23 +257,6 @@ class WithPodman(Way):
         with interrupts.undisturbed():
             outcome.resume_healthcheck(container.id, self._imported.health_interval, self.progress)
             outcome.finish(self._journal, container)
-
-
-class _Told:
-    """What the shim said of the container that it was about to restore, if it did."""
-
-    def __init__(self) -> None:
-        self.message: Asked | None = None
-
-    def running(self, container_id: str, name: str, runtime: str) -> Running | None:
-        """The container: asking podman again would take longer than all that is left to do."""
-        if self.message is None:
-            return None
-        try:
-            pid = int(Path(self.message["pid_file"]).read_text("ascii"))
-        except (OSError, ValueError) as error:
-            raise NotFoundError(f"container {name!r} has ended already", hint="`podman logs` may tell why") from error
-        return Running(container_id, name, runtime, Path(self.message["bundle"]), pid, self.message["conmon"])
 
 
 def _flags(options: RestoreOptions) -> list[str]:

@@ -1,6 +1,7 @@
 """CRIU: its images, its log, its configuration, the files in which it leaves memory."""
 
 from ocickpt.engine.criu.configuration import ignores_cgroups
+from ocickpt.engine.criu.configuration import write as configure
 from ocickpt.engine.criu.images import (
     architecture,
     images_lsm,
@@ -14,6 +15,7 @@ from ocickpt.engine.criu.logs import log_errors
 
 __all__ = [
     "architecture",
+    "configure",
     "ignores_cgroups",
     "images_lsm",
     "lazy_areas",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 CONFIGURATION = Path("/etc/criu")
+ENVIRONMENT = "CRIU_CONFIG_FILE"
+"""Names a file that is in force beside the host's, for whoever runs with it: no later dump sees it (criu/config.c)."""
 
 
 def place(runtime: str) -> Path:
@@ -23,3 +26,13 @@ def read(runtime: str) -> list[str]:
         return place(runtime).read_text("utf-8", "replace").split()
     except OSError:
         return []
+
+
+def write(path: Path, usual: str, options: Iterable[str]) -> dict[str, str]:
+    """A file with `options`, beside those of the file `usual` if that names one; the environment that has CRIU read it.
+
+    OSError when it cannot be written.
+    """
+    before = Path(usual).read_text("utf-8") if usual and Path(usual).exists() else ""
+    path.write_text("\n".join((before, *options, "")), "utf-8")
+    return {ENVIRONMENT: str(path)}

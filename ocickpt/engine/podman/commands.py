@@ -9,7 +9,7 @@ the way back; its checkpoint cannot leave the volumes out, and its restore canno
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -202,10 +202,12 @@ def checkpoint_command(subject: Container, export: Path, flags: Sequence[str]) -
     return proc.Background(argv)
 
 
-def restore_command(runtime: str, archive: Path, flags: Sequence[str]) -> proc.Background:
-    """`podman container restore --import` of `archive` with the runtime of that name."""
+def restore_command(
+    runtime: str, archive: Path, flags: Sequence[str], environment: Mapping[str, str]
+) -> proc.Background:
+    """`podman container restore --import` of `archive` with the runtime of that name, and more `environment`."""
     argv = [PROGRAM, "--runtime", runtime, "container", "restore", "--import", str(archive), *flags]
-    return proc.Background(argv)
+    return proc.Background(argv, environment=environment)
 
 
 def restore_in_place(subject: Container) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 
@@ -12,7 +11,8 @@ class Additions(NamedTuple):
 
     arguments: tuple[str, ...] = ()
     """Behind the subcommand."""
-    environment: tuple[tuple[str, str], ...] = ()
+    criu: tuple[str, ...] = ()
+    """Options, as a configuration file of CRIU's has them."""
 
 
 class Runtime:
@@ -26,12 +26,8 @@ class Runtime:
         """Why this `version` of it, which is asked for where it matters, cannot restore lazily with this CRIU."""
         return ""
 
-    def restore_lazily(self, work: Path, configuration: str) -> Additions:
-        """What has its `restore` use CRIU's lazy-pages daemon, whose socket is linked into the bundle.
-
-        `work` is the restore's own directory, `configuration` the file that CRIU_CONFIG_FILE names, if any.
-        """
-        raise NotImplementedError
+    lazily: Additions
+    """What has its `restore` use CRIU's lazy-pages daemon, whose socket is linked into the bundle."""
 
     needs_filter: bool = False
     """Whether it has to be given the seccomp filter for what it starts in a restored container (`keep_filter`)."""

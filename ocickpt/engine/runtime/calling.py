@@ -8,35 +8,55 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER."""
 
 
-def call(argv: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+def call(
+    argv: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    meanwhile: Mapping[int, Callable[[], None]] | None = None,
+    good: Callable[[], bool] = lambda: True,
+) -> int:
     """Run `argv` with this process's own descriptors, all of them, and its environment or `env`; its exit status.
 
-    What it leaves is its caller's once this process ends; where it fails, it is killed.
+    What is to be done `meanwhile` is called when something can be read from a descriptor. When the command has
+    succeeded, it is `good` that says whether it has. What it leaves is its caller's once this process ends; where it
+    fails, it is killed.
     """
     library = ctypes.CDLL(None)
     # What loses its parent becomes our child, not our caller's (prctl(2)).
     library.prctl(_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0)
-    before = set(_children())
+    before, status = set(_children()), 1
     try:
-        status = subprocess.run(list(argv), check=False, close_fds=False, env=env).returncode
+        status = _run(argv, env, meanwhile or {}) or (0 if good() else 1)
+    finally:
         while status and (left := set(_children()) - before):
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
-        return status
-    finally:
         library.prctl(_SUBREAPER, ctypes.c_ulong(0), 0, 0, 0)
+    return status
+
+
+def _run(argv: Sequence[str], env: Mapping[str, str] | None, meanwhile: Mapping[int, Callable[[], None]]) -> int:
+    process = subprocess.Popen(list(argv), close_fds=False, env=env)
+    ended = os.pidfd_open(process.pid)
+    try:
+        while ended not in (ready := select.select([ended, *meanwhile], [], [])[0]):
+            for each in ready:
+                meanwhile[each]()
+    finally:
+        os.close(ended)
+    return process.wait()
 
 
 def _children() -> list[int]:

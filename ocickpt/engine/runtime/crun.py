@@ -16,11 +16,9 @@ from ocickpt.errors import NotFoundError, StorageError
 from ocickpt.versions import numbers
 
 FILTER = "seccomp.bpf"
-CRIU_CONFIGURATION = "CRIU_CONFIG_FILE"
 _STATES = "/run/crun", "/run/user/0/crun"
 """Where crun keeps its state for root: below XDG_RUNTIME_DIR, as which podman passes /run."""
 _LAZY, _CRIU_LAZY = (1, 28), (4, 2)
-_CONFIGURATION = "criu.conf"
 
 
 class Crun(Runtime):
@@ -28,22 +26,14 @@ class Crun(Runtime):
 
     name = "crun"
     needs_filter = True
+    lazily = Additions(criu=("lazy-pages",))
+    """It has no such option, but CRIU reads its environment."""
 
     def cannot_restore_lazily(self, version: Callable[[], str], criu: str) -> str:
         """It can since 1.28, and with CRIU since 4.2."""
         if numbers(found := version()) >= _LAZY and numbers(criu) >= _CRIU_LAZY:
             return ""
         return f"crun {found} with CRIU {criu} cannot restore lazily, crun 1.28 with CRIU 4.2 can"
-
-    def restore_lazily(self, work: Path, configuration: str) -> Additions:
-        """It has no such option, but CRIU reads its environment.
-
-        What is in no file of the container's, nor of crun's, is not there for a later dump; the host's configuration
-        for crun is in force beside it (criu, config.c).
-        """
-        usual = Path(configuration).read_text("utf-8") if configuration and Path(configuration).exists() else ""
-        (work / _CONFIGURATION).write_text(f"{usual}\nlazy-pages\n", "utf-8")
-        return Additions(environment=((CRIU_CONFIGURATION, str(work / _CONFIGURATION)),))
 
     def keep_filter(self, container: str, code: bytes) -> None:
         """Let `crun exec` confine what it starts in `container` with the filter `code`, unless it has one.

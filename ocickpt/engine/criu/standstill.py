@@ -1,0 +1,69 @@
+"""CRIU's `pre-resume`: its processes stand still, with all they are in force, and none has run an instruction.
+
+CRIU calls an action script at each step of a restore, and waits for it (criu/cr-restore.c, restore_root_task). What the
+script's exit status is does not matter at that step; what it kills is dead. Who is asked looks at a FIFO beside it.
+Standard library only: the shim loads this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+_SCRIPT, _HOLDER, _STANDS, _GOES = "at-each-step", "holder", "stands", "goes"
+_GO = "go"
+# Without an answer, for who should give it has died, nothing may run.
+_TEXT = f"""\
+#!/bin/sh
+[ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
+end() {{
+    for each in $(cat /proc/"$1"/task/*/children); do end "$each"; done
+    kill -KILL "$1"
+}}
+here=${{0%/*}}
+kill -0 "$(cat "$here/{_HOLDER}")" && echo "$CRTOOLS_INIT_PID" 1<>"$here/{_STANDS}" &&
+    read -r answer <"$here/{_GOES}" && [ "$answer" = {_GO} ] || end "$CRTOOLS_INIT_PID"
+"""
+
+
+def make(directory: Path) -> tuple[str, ...]:
+    """Put in the new `directory` what a `Standstill` needs; the options that a configuration file of CRIU's gets."""
+    directory.mkdir()
+    for name in (_STANDS, _GOES):
+        os.mkfifo(directory / name, 0o600)
+    script = directory / _SCRIPT
+    script.write_text(_TEXT, "ascii")
+    script.chmod(0o700)
+    return (f"action-script {script}",)
+
+
+def abandon(directory: Path) -> None:
+    """End a restore that stands still, or will, and whose holder has died: what waits for it sees that it is gone."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(directory / _GOES, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+class Standstill:
+    """One restore, which stops before its first instruction, and goes on when it is told."""
+
+    def __init__(self, directory: Path) -> None:
+        (directory / _HOLDER).write_text(str(os.getpid()), "ascii")
+        # Open in both directions: opening waits for nobody.
+        self._stands, self._goes = (os.open(directory / name, os.O_RDWR | os.O_CLOEXEC) for name in (_STANDS, _GOES))
+
+    def fileno(self) -> int:
+        """What can be read from when it stands still."""
+        return self._stands
+
+    def first(self) -> int:
+        """The pid of its first process, once there is something to read."""
+        return int(os.read(self._stands, 64))
+
+    def go(self) -> None:
+        """CRIU lets go of the processes."""
+        os.write(self._goes, f"{_GO}\n".encode())
+
+    def end(self) -> None:
+        """The processes are killed where they stand."""
+        os.write(self._goes, b"end\n")

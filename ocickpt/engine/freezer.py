@@ -1,0 +1,96 @@
+"""A tree of processes made to stand still, in a cgroup of the unified hierarchy, and let go again (cgroups(7)).
+
+Standard library only: the shim loads this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+HIERARCHY = Path("/sys/fs/cgroup")
+_PATIENCE = 5.0
+_TICK = 0.0005
+
+
+def place_of(cgroups_path: str) -> Path | None:
+    """The cgroup that an OCI specification's `cgroupsPath` names on this host; None where there is none to freeze.
+
+    That is a path, or ``SLICE:PREFIX:NAME`` of systemd (runc, docs/systemd.md; crun does the same).
+    """
+    if not (HIERARCHY / "cgroup.controllers").exists() or not cgroups_path:
+        return None
+    parts = cgroups_path.split(":")
+    path = _scope(*parts) if len(parts) == 3 else cgroups_path
+    if ".." in path.split("/"):
+        return None
+    return HIERARCHY / path.lstrip("/")
+
+
+def _scope(slices: str, prefix: str, name: str) -> str:
+    """``a-b.slice`` lies in ``a.slice`` (systemd.slice(5)); without one, scopes lie in ``system.slice``."""
+    words = (slices or "system.slice").removesuffix(".slice").split("-")
+    above = ["-".join(words[: end + 1]) + ".slice" for end in range(len(words)) if words != [""]]
+    return "/".join([*above, f"{prefix}-{name}.scope" if prefix else f"{name}.scope"])
+
+
+def tree(first: int) -> list[int]:
+    """The processes from `first` down, that first; zombies are not among them."""
+    found, waiting = list[int](), [first]
+    while waiting:
+        pid = waiting.pop()
+        if _is_zombie(pid):
+            continue
+        found.append(pid)
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # the thread has ended
+                waiting += map(int, path.read_text("ascii").split())
+    return found
+
+
+def freeze(pids: Iterable[int], place: Path) -> None:
+    """Have the processes `pids`, which do not change meanwhile, stand still in the cgroup `place`, alone.
+
+    It is made if it is not there; whoever else is in it goes to the caller's own. OSError when that is impossible.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    wanted, own = set(pids), HIERARCHY / _cgroup_of(os.getpid()).lstrip("/")
+    for pid in wanted:
+        if not (HIERARCHY / _cgroup_of(pid).lstrip("/")).is_relative_to(place):
+            (place / "cgroup.procs").write_text(str(pid), "ascii")
+    for pid in set(_members(place)) - wanted:
+        with contextlib.suppress(ProcessLookupError):
+            (own / "cgroup.procs").write_text(str(pid), "ascii")
+    (place / "cgroup.freeze").write_text("1", "ascii")
+    end = time.monotonic() + _PATIENCE
+    while "frozen 1" not in (place / "cgroup.events").read_text("ascii"):
+        if time.monotonic() > end:
+            raise TimeoutError(f"the processes in {place} do not stand still")
+        time.sleep(_TICK)
+
+
+def thaw(place: Path) -> None:
+    """Let them go on."""
+    (place / "cgroup.freeze").write_text("0", "ascii")
+
+
+def _members(place: Path) -> Iterator[int]:
+    """Whoever is in a cgroup or below it."""
+    for path in place.rglob("cgroup.procs"):
+        yield from map(int, path.read_text("ascii").split())
+
+
+def _cgroup_of(pid: int) -> str:
+    """The cgroup of a process; empty when it has none in this hierarchy."""
+    lines = Path(f"/proc/{pid}/cgroup").read_text("ascii").splitlines()
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] in (b"Z", b"X")
+    except OSError:
+        return True

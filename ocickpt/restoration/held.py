@@ -1,0 +1,67 @@
+"""A runtime's `restore` whose processes stand still, from before their first instruction until they are let go.
+
+CRIU holds them when they are as they will be (`engine.criu.standstill`). There they are frozen in the container's own
+cgroup, which is made beforehand where the runtime comes to it late (crun); CRIU lets go of them, the runtime does what
+it does when it has restored, device policy and limits included; then they are looked at. Where no cgroup can be frozen
+they are looked at while CRIU holds them.
+
+Standard library only: the shim loads this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ocickpt.engine import freezer
+from ocickpt.engine.criu.standstill import Standstill
+from ocickpt.engine.runtime import calling
+
+
+class RefusedError(Exception):
+    """What was restored must not run; the message says why."""
+
+
+class Held:
+    """One restore. `directory` is what `standstill.make` has made, `place` the cgroup to freeze, if there is one.
+
+    `look` gets the pid of the first process, and raises what keeps it from running.
+    """
+
+    def __init__(self, directory: Path, place: Path | None, look: Callable[[int], None]) -> None:
+        self._still = Standstill(directory)
+        self._place, self._look = place, look
+        self._first = 0
+
+    @property
+    def frozen(self) -> bool:
+        """Whether they stand still when the call has ended."""
+        return self._place is not None
+
+    def call(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+        """Have the runtime restore, by its command `argv`; its exit status.
+
+        What `look` raises is raised, RefusedError where nobody could look, OSError where they could not be frozen;
+        then, and when the runtime fails, none of them is left.
+        """
+        return calling.call(argv, environment, {self._still.fileno(): self._stand}, self._good)
+
+    def go(self) -> None:
+        """Let them run."""
+        if self._place:
+            freezer.thaw(self._place)
+
+    def _stand(self) -> None:
+        self._first = self._still.first()
+        if self._place:
+            freezer.freeze(freezer.tree(self._first), self._place)
+        else:
+            self._look(self._first)
+        self._still.go()
+
+    def _good(self) -> bool:
+        if not self._first:
+            raise RefusedError("CRIU did not let anybody look at what it restored before that runs")
+        if self._place:
+            self._look(self._first)
+        return True
