@@ -59,7 +59,7 @@ def freeze(pids: Iterable[int], place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     wanted, own = set(pids), HIERARCHY / _cgroup_of(os.getpid()).lstrip("/")
     for pid in wanted:
-        if not (HIERARCHY / _cgroup_of(pid).lstrip("/")).is_relative_to(place):
+        if not is_in(pid, place):
             (place / "cgroup.procs").write_text(str(pid), "ascii")
     for pid in set(_members(place)) - wanted:
         with contextlib.suppress(ProcessLookupError):
@@ -70,6 +70,11 @@ def freeze(pids: Iterable[int], place: Path) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"the processes in {place} do not stand still")
         time.sleep(_TICK)
+
+
+def is_in(pid: int, place: Path) -> bool:
+    """Whether a process is in a cgroup, or in one below it."""
+    return (HIERARCHY / _cgroup_of(pid).lstrip("/")).is_relative_to(place)
 
 
 def thaw(place: Path) -> None:

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from ocickpt.engine import mountinfo
 from ocickpt.errors import CommandError
 
 FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8}
@@ -27,7 +28,6 @@ _OTHERS = {"nosymfollow": 256, "noatime": 1 << 10, "nodiratime": 1 << 11, "relat
 _REMOUNT, _BIND, _RECURSIVE = 1 << 5, 1 << 12, 1 << 14
 _READ_ONLY = sum(FLAGS.values())
 _OWN_ROOT, _NEW_MOUNTS, _NEW_NETWORK = 0x200, 0x20000, 0x40000000
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 _NETWORK = re.compile(r"net(\.[A-Za-z0-9_-]+)+")
 
 
@@ -38,8 +38,8 @@ def loose(pid: int, wanted: Mapping[str, int], proc: Path = Path("/proc")) -> di
     """
     found: dict[str, int] = {}
     known = FLAGS | _OTHERS
-    for line in _mountinfo(pid, proc):
-        found[_path(line)] = sum(known[word] for word in line[5].split(",") if word in known)
+    for mount in mountinfo.mounts(pid, proc):
+        found[mount.point] = sum(known[word] for word in mount.options if word in known)
     return {path: flags | wanted[path] for path, flags in found.items() if path in wanted and wanted[path] & ~flags}
 
 
@@ -62,7 +62,7 @@ def seen(pid: int, hidden: Iterable[str], readonly: Iterable[str], proc: Path = 
     Looked at from where the process does: what is mounted somewhere need not be what is seen there. Raises OSError
     when there is no such process.
     """
-    mounted = {_path(line) for line in _mountinfo(pid, proc)}
+    mounted = {mount.point for mount in mountinfo.mounts(pid, proc)}
     root = proc / str(pid) / "root"
 
     def kernels(path: str) -> bool:
@@ -121,16 +121,6 @@ def set_sysctls(pid: int, values: Mapping[str, str]) -> None:
             Path("/proc/sys", *name.split(".")).write_text(setting, "utf-8")
 
     _inside(f"/proc/{pid}/ns/net", _NEW_NETWORK, change)
-
-
-def _mountinfo(pid: int, proc: Path) -> list[list[str]]:
-    text = (proc / str(pid) / "mountinfo").read_text("utf-8", "surrogateescape")
-    return [line.split(" ") for line in text.splitlines()]
-
-
-def _path(line: list[str]) -> str:
-    """The mount point in a line of mountinfo."""
-    return _ESCAPE.sub(lambda escape: chr(int(escape[1], 8)), line[4])
 
 
 def _mount(source: str | None, path: str, kind: str | None, flags: int, data: str | None = None) -> None:

@@ -1,62 +1,86 @@
-"""What CRIU and the runtimes leave undone when they restore a container, for it to be what its specification says.
-
-It is done right after podman's restore, for a moment the container runs without; where a container is restored
-instead of started it is done before the container runs.
+"""A restored container, before its first instruction: what CRIU and the runtimes left undone is done, and then the
+kernel says whether it is what its specification describes (`gate.kernel`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from ocickpt import oci
-from ocickpt.description import Security
-from ocickpt.engine import criu, namespaces
+from ocickpt.engine import criu, freezer, namespaces
 from ocickpt.engine.container import Running
 from ocickpt.engine.runtime import table
 from ocickpt.errors import IntegrityError, NotFoundError, StorageError
 from ocickpt.gate import profile
 from ocickpt.gate.expected import Expected
+from ocickpt.gate.kernel import descriptors, mounts, tasks
 from ocickpt.model import parse_json
-from ocickpt.trust import process
 
 _CONFIG = "bundle's config.json"
 MOUNTS = re.compile(r"mountpoints-\d+\.img", re.ASCII)
 """The names of the images that list a container's mounts."""
 
 
-def verify(container: Running, mountpoints: list[bytes], security: Security) -> None:
-    """Complete what the runtime left undone, and ask the kernel; IntegrityError, NotFoundError when it has ended."""
-    complete(container, mountpoints)
-    if problem := process.unconfined(container.pid, security):
-        raise IntegrityError(
-            f"the restored container is not confined as it was ({problem}); it was removed",
-            hint="`ocickpt doctor` tells whether this host's criu supports its security module",
-        )
+def verify(container: Running, mountpoints: Iterable[bytes], filters: Mapping[int, int]) -> None:
+    """Complete what the runtime left undone, and ask the kernel. The container stands still meanwhile.
+
+    `mountpoints` are CRIU's images of its mounts, whose flags they keep; `filters` says how many seccomp filters each
+    thread has to have, by its id inside. Raises IntegrityError, NotFoundError when a process of it has ended.
+    """
+    spec = specification(container.bundle)
+    expected = Expected.of(spec)
+    with _ends(container):
+        _complete(container.pid, spec, expected, mountpoints)
+        tree = freezer.tree(container.pid)
+        tasks.check(container, tree, spec, expected, filters)
+        for pid in tasks.mount_namespaces(tree):
+            mounts.check(pid, spec, container.bundle, expected)
+        descriptors.check(container, tree, expected)
 
 
 def complete(container: Running, mountpoints: Iterable[bytes]) -> None:
-    """Confine and set the restored `container` as its specification says, and as these images of its mounts do.
+    """As `verify` does, and no more, for a container that this host has dumped and restored, and that runs again."""
+    spec = specification(container.bundle)
+    with _ends(container):
+        _complete(container.pid, spec, Expected.of(spec), mountpoints)
+    confine_exec(container)
 
-    Raises NotFoundError when the container has ended meanwhile.
-    """
+
+@contextmanager
+def _ends(container: Running) -> Iterator[None]:
+    """What the kernel says of processes that are not there (any more), as NotFoundError."""
     try:
-        data = (container.bundle / "config.json").read_bytes()
-    except OSError as error:
-        raise StorageError(f"{error.filename} cannot be read: {error.strerror}") from error
-    spec = oci.read_bundle(parse_json(data, _CONFIG), _CONFIG)
-    expected = Expected.of(spec)
-    try:
-        _restrict_mounts(container.pid, expected, criu.mount_flags(mountpoints))
-        _protect(container.pid, expected)
-        _set_sysctls(container.pid, spec)
+        yield
     except OSError as error:
         raise NotFoundError(
-            f"the restored container's process {container.pid} is gone", hint="`podman logs` may tell why"
+            f"a process of the restored container {container.name!r} is gone: {error}",
+            hint="`podman logs` may tell why",
         ) from error
-    runtime = table.RUNTIMES[container.runtime]
+
+
+def _complete(pid: int, spec: oci.Bundle, expected: Expected, mountpoints: Iterable[bytes]) -> None:
+    _restrict_mounts(pid, expected, criu.mount_flags(mountpoints))
+    _protect(pid, expected)
+    _set_sysctls(pid, spec)
+
+
+def confine_exec(container: Running) -> None:
+    """Have what the runtime starts in a restored container confined like its own processes."""
+    runtime, expected = table.RUNTIMES[container.runtime], Expected.of(specification(container.bundle))
     if runtime.needs_filter and expected.seccomp:
         runtime.keep_filter(container.id, next(profile.compiled(expected.seccomp)))
+
+
+def specification(bundle: Path) -> oci.Bundle:
+    """What an engine of this host has written of a container; StorageError, IntegrityError."""
+    try:
+        data = (bundle / "config.json").read_bytes()
+    except OSError as error:
+        raise StorageError(f"{error.filename} cannot be read: {error.strerror}") from error
+    return oci.read_bundle(parse_json(data, _CONFIG), _CONFIG)
 
 
 def _restrict_mounts(pid: int, expected: Expected, flags: dict[str, int]) -> None:

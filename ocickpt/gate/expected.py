@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from ocickpt import oci
 from ocickpt.errors import IntegrityError
-from ocickpt.trust.process import capability_mask
+from ocickpt.trust.capabilities import capability_mask
 
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
 """What takes something away from a mount, as mount(2) has it."""

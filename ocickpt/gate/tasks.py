@@ -15,7 +15,7 @@ from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.images import Images, Message, text
 from ocickpt.gate.mounts import writes_cgroups
-from ocickpt.trust.process import capability_names
+from ocickpt.trust.capabilities import capability_names
 
 _NAMESPACES: Final = {
     "pid": "pid_ns_id", "network": "net_ns_id", "ipc": "ipc_ns_id", "uts": "uts_ns_id", "mount": "mnt_ns_id",

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocickpt import artifact, oci, proc, processes, rendezvous
+from ocickpt import artifact, proc, processes, rendezvous
 from ocickpt.artifact import parts
 from ocickpt.engine import criu, podman
 from ocickpt.engine.container import Running
@@ -28,10 +28,10 @@ from ocickpt.errors import (
     OcickptError,
     StorageError,
 )
-from ocickpt.gate import verification
+from ocickpt.gate import confinement, verification
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
-from ocickpt.model import Kind, Progress, Stage, parse_json
+from ocickpt.model import Kind, Progress, Stage
 from ocickpt.operations import channel, interrupts, launcher, recovery, workdir
 from ocickpt.operations.journal import Journal, Record, Restore
 from ocickpt.restoration import outcome, preflight
@@ -221,8 +221,7 @@ class WithPodman(Way):
         bundle = Path(message["bundle"])
         sequence.gate()
         try:
-            what = "bundle's config.json"
-            spec = oci.read_bundle(parse_json((bundle / "config.json").read_bytes(), what), what)
+            spec = confinement.specification(bundle)
             image_path, usual = Path(message["image_path"]), message.get("criu_configuration", "")
             ready = sequence.ready(Target(bundle, spec, image_path, usual))
         except OSError as error:

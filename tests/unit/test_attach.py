@@ -83,22 +83,12 @@ def test_a_restore_whose_helpers_fail_at_its_very_end(
     assert taken == ["web"]
 
 
-def test_crun_is_told_by_its_environment_alone(tmp_path: Path) -> None:
+def test_the_runtime_finds_the_daemon(tmp_path: Path) -> None:
     """What stands in no file of the container's is forgotten with the restore, whoever dies."""
-    bundle, work, usual = (tmp_path / name for name in ("bundle", "work", "usual.conf"))
+    bundle, work = (tmp_path / name for name in ("bundle", "work"))
     bundle.mkdir()
     work.mkdir()
-    (bundle / "config.json").write_text('{"annotations": {"org.criu.config": "/etc/own.conf"}}')
-    before = (bundle / "config.json").stat()
-    told = attach.arm("crun", bundle, work, "")
-    assert told.arguments == ()
-    configuration = Path(dict(told.environment)["CRIU_CONFIG_FILE"])
-    assert configuration.parent == work
-    assert configuration.read_text().split() == ["lazy-pages"]
-    usual.write_text("ghost-limit 5")
-    attach.arm("crun", bundle, work, str(usual))
-    assert configuration.read_text().splitlines()[0] == "ghost-limit 5"
-    assert "lazy-pages" in configuration.read_text().splitlines()
-    assert attach.arm("runc", bundle, work, "") == Additions(arguments=("--lazy-pages",))
-    assert (bundle / "config.json").stat() == before
-    assert sorted(each.name for each in bundle.iterdir()) == ["config.json", rendezvous.SOCKET]
+    assert attach.arm("runc", bundle, work) == Additions(arguments=("--lazy-pages",))
+    assert attach.arm("crun", bundle, work) == Additions(criu=("lazy-pages",))
+    assert (bundle / rendezvous.SOCKET).readlink() == work / rendezvous.SOCKET
+    assert [each.name for each in bundle.iterdir()] == [rendezvous.SOCKET]

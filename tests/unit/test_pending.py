@@ -308,7 +308,6 @@ def restore(tmp_path: Path, step: str, *told: str) -> Path:
     ("step", "told", "end"),
     [
         ("guarded", (), "taken back"),
-        ("unverified", (rendezvous.COMPLETE,), "taken back"),  # whether it is confined cannot be told any more
         ("running", (), "taken back"),
         ("lazy", (), "taken back"),
         ("running", (rendezvous.COMPLETE,), "ended"),

@@ -12,8 +12,8 @@ import pytest
 
 from ocickpt import oci
 from ocickpt.description import Capabilities, IdMap, Seccomp, Security, SELinux, UserNamespace
-from ocickpt.errors import IntegrityError, NotFoundError
-from ocickpt.trust import process, security
+from ocickpt.errors import IntegrityError
+from ocickpt.trust import capabilities, security
 
 PROFILE = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]}
 SPEC: dict[str, Any] = {
@@ -102,85 +102,16 @@ def test_a_specification_that_is_none(spec: dict[str, Any]) -> None:
         summary(spec)
 
 
-CONFINED = summary(SPEC, "none")
-STATUS = """\
-Name:\tsh
-NoNewPrivs:\t{privileges}
-Seccomp:\t{seccomp}
-CapInh:\t0000000000000000
-CapPrm:\t{bounding}
-CapBnd:\t{bounding}
-"""
-
-
-def running(
-    proc: Path, pid: int = 7, privileges: int = 1, seccomp: int = 2, bounding: str = "21", label: str = ""
-) -> Path:
-    (proc / str(pid) / "attr").mkdir(parents=True)
-    (proc / str(pid) / "status").write_text(STATUS.format(privileges=privileges, seccomp=seccomp, bounding=bounding))
-    (proc / str(pid) / "attr" / "current").write_text(label)
-    return proc
-
-
-def test_a_process_that_is_confined(tmp_path: Path) -> None:
-    assert process.unconfined(7, CONFINED, running(tmp_path)) == ""
-    # Fewer capabilities than it may have are fine.
-    assert process.unconfined(8, CONFINED, running(tmp_path, 8, bounding="1")) == ""
-
-
-@pytest.mark.parametrize(
-    ("status", "told"),
-    [
-        ({"seccomp": 0}, "its seccomp filter is not in force"),
-        ({"seccomp": 1}, "its seccomp filter is not in force"),
-        ({"privileges": 0}, "no_new_privs is not in force"),
-        ({"bounding": "200021"}, "it may have the capabilities SYS_ADMIN"),
-        ({"bounding": "120000000021"}, "it may have the capabilities 41 44"),
-    ],
-)
-def test_a_process_that_may_do_more(tmp_path: Path, status: dict[str, Any], told: str) -> None:
-    assert process.unconfined(7, CONFINED, running(tmp_path, **status)) == told
-
-
-def test_a_process_of_a_container_that_was_not_confined(tmp_path: Path) -> None:
-    free = summary({"process": {"capabilities": {"bounding": ["CAP_SYS_ADMIN"]}}})
-    assert process.unconfined(7, free, running(tmp_path, privileges=0, seccomp=0, bounding="200000")) == ""
-
-
-def test_a_process_whose_status_says_nothing(tmp_path: Path) -> None:
-    (tmp_path / "7").mkdir()
-    (tmp_path / "7" / "status").write_text("Name:\tsh\n")
-    assert "seccomp" in process.unconfined(7, CONFINED, tmp_path)
-
-
-def test_a_process_that_is_gone(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="7 is gone"):
-        process.unconfined(7, CONFINED, tmp_path)
-
-
-def test_labels_count_where_there_is_selinux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Path.is_dir
-    monkeypatch.setattr(Path, "is_dir", lambda path: str(path) == "/sys/fs/selinux" or real(path))
-    proc = running(tmp_path, label="unconfined_u:unconfined_r:unconfined_t:s0\0")
-    assert process.unconfined(7, CONFINED, proc) == (
-        "it runs as unconfined_u:unconfined_r:unconfined_t:s0 instead of u:r:container_t:s0:c1,c2"
-    )
-    (proc / "7" / "attr" / "current").write_text("u:r:container_t:s0:c7,c8\0")
-    assert process.unconfined(7, CONFINED, proc) == "", "the categories are the copy's own"
-    (proc / "7" / "attr" / "current").unlink()
-    assert "it runs as nothing" in process.unconfined(7, CONFINED, proc)
-
-
 def test_capabilities_by_name() -> None:
-    assert process.capability_mask(("CAP_CHOWN", "chown", "CAP_KILL")) == 0b100001
-    assert process.capability_mask(("CAP_CHECKPOINT_RESTORE",)) == 1 << 40
-    assert process.capability_mask(("CAP_OF_A_LATER_KERNEL",)) == 0
+    assert capabilities.capability_mask(("CAP_CHOWN", "chown", "CAP_KILL")) == 0b100001
+    assert capabilities.capability_mask(("CAP_CHECKPOINT_RESTORE",)) == 1 << 40
+    assert capabilities.capability_mask(("CAP_OF_A_LATER_KERNEL",)) == 0
     # Two spellings of one are not the next one.
-    assert process.capability_mask(("CAP_SYS_PACCT", "SYS_PACCT", "sys_pacct")) == 1 << 20
+    assert capabilities.capability_mask(("CAP_SYS_PACCT", "SYS_PACCT", "sys_pacct")) == 1 << 20
     header = Path("/usr/include/linux/capability.h")
     if header.exists():
         bits = dict(re.findall(r"^#define CAP_(\w+)\s+(\d+)$", header.read_text(), re.MULTILINE))
         assert bits
-        assert {name: process.capability_mask((name,)) for name in bits} == {
+        assert {name: capabilities.capability_mask((name,)) for name in bits} == {
             name: 1 << int(bit) for name, bit in bits.items()
         }

@@ -1,0 +1,122 @@
+"""What the processes of a restored container have open: on its mounts, in its networks, or nothing of the host's.
+
+Source: proc_pid_fd(5); pidfd_getfd(2); SIOCGSKNS in linux/sockios.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from ocickpt.engine import mountinfo, threads
+from ocickpt.engine.container import Running
+from ocickpt.errors import IntegrityError
+from ocickpt.gate.expected import Expected
+from ocickpt.gate.kernel import mounts
+
+_PIDFD_GETFD = 438
+"""The same on every architecture (it is younger than their unification)."""
+_SIOCGSKNS = 0x894C
+_PACKET, _NETLINK = 17, 16
+_TERMINALS = range(136, 144)
+"""The majors of pseudo-terminals' slaves."""
+_PTMX = ("c", 5, 2)
+_NAMESPACES = {name: kind for kind, name in threads.NAMESPACES.items()} | {"pid_for_children": "pid"}
+_PLACES = ("cwd", "root", "exe")
+
+
+def check(container: Running, tree: Collection[int], expected: Expected) -> None:
+    """Refuse descriptors of the processes of the `tree` that lead out of the container. IntegrityError."""
+    looked = _Look(container, tree, expected)
+    for pid in tree:
+        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - a third of the time
+            if problem := looked.descriptor(pid, name):
+                raise IntegrityError(f"the restored process {pid} {problem}")
+        for name in _PLACES:
+            if problem := looked.place(pid, name):
+                raise IntegrityError(f"the restored process {pid} {problem}")
+
+
+class _Look:
+    def __init__(self, container: Running, tree: Iterable[int], expected: Expected) -> None:
+        self._mounts = mounts.ids(tree)
+        self._outside = {mount.device for mount in mountinfo.mounts()}
+        self._namespaces = threads.namespaces(Path("/proc/self"))
+        self._network = threads.namespaces(Path(f"/proc/{container.pid}"))["network"]
+        self._given = {_identity(each.stat()) for each in Path(f"/proc/{container.conmon}/fd").iterdir()}
+        self._expected = expected
+
+    def descriptor(self, pid: int, name: str) -> str:
+        """What is wrong with a descriptor; nothing if it can be the container's."""
+        path = f"/proc/{pid}/fd/{name}"
+        link, found = os.readlink(path), os.stat(path)  # noqa: PTH115, PTH116 - there may be thousands
+        if stat.S_ISSOCK(found.st_mode) and link.startswith("socket:"):
+            return self._socket(pid, int(name))
+        if kind := _NAMESPACES.get(link.partition(":[")[0] if ":[" in link else ""):
+            shared = self._namespaces.get(kind) == found.st_ino and kind in self._expected.namespaces
+            return f"holds the {kind} namespace of this host open" if shared and kind != "cgroup" else ""
+        if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+            return self._device(found, link)
+        if _identity(found) in self._given:  # its stdin, stdout and stderr
+            return ""
+        return self._file(mountinfo.id_of(int(name), pid), found, link)
+
+    def place(self, pid: int, name: str) -> str:
+        """The same of its working directory, its root, its program."""
+        path = f"/proc/{pid}/{name}"
+        try:
+            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return ""  # a process of the kernel's, or a program that is gone
+        try:
+            return self._file(mountinfo.id_of(handle), os.fstat(handle), os.readlink(path))  # noqa: PTH115
+        finally:
+            os.close(handle)
+
+    def _file(self, mount: int, found: os.stat_result, link: str) -> str:
+        """On a mount of the container, or on none that anybody can see: pipes, memory, what epoll and the like are."""
+        if mount in self._mounts or (found.st_dev not in self._outside and not link.startswith("/proc/")):
+            return ""
+        return f"has {link[:200]!r} of this host open, which is on no mount of its container"
+
+    def _device(self, found: os.stat_result, link: str) -> str:
+        kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
+        device = kind, os.major(found.st_rdev), os.minor(found.st_rdev)
+        if device in self._expected.devices or device == _PTMX or (kind == "c" and device[1] in _TERMINALS):
+            return ""
+        return f"has the device {link[:200]!r} open ({kind}{device[1]}:{device[2]}), which its container has not"
+
+    def _socket(self, pid: int, number: int) -> str:
+        process = os.pidfd_open(pid)
+        try:
+            copy = int(_libc.syscall(_PIDFD_GETFD, process, number, 0))
+        finally:
+            os.close(process)
+        if copy < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), f"/proc/{pid}/fd/{number}")
+        with socket.socket(fileno=copy) as found:
+            family, kind = found.family, found.type
+            if (family == _PACKET or (kind == socket.SOCK_RAW and family != _NETLINK)) and not self._may("NET_RAW"):
+                return "has a packet or raw socket, which takes CAP_NET_RAW"
+            network = fcntl.ioctl(found, _SIOCGSKNS)
+        try:
+            own = os.fstat(network).st_ino == self._network
+        finally:
+            os.close(network)
+        return "" if own or self._may("SYS_ADMIN") else "has a socket in another network than its container's"
+
+    def _may(self, capability: str) -> bool:
+        return self._expected.may(capability)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
