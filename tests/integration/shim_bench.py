@@ -67,7 +67,9 @@ class Call:
 
     @property
     def verb(self) -> str:
-        return next(word for word in self.argv if word in ("pause", "resume", "checkpoint", "restore", "state"))
+        return next(
+            word for word in self.argv if word in ("pause", "resume", "checkpoint", "restore", "state", "delete")
+        )
 
 
 @dataclass(frozen=True)
