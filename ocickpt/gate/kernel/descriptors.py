@@ -5,12 +5,13 @@ Source: proc_pid_fd(5); pidfd_getfd(2); SIOCGSKNS in linux/sockios.h.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
 import socket
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from ocickpt.engine import mountinfo, threads
@@ -48,7 +49,7 @@ class _Look:
         self._outside = {mount.device for mount in mountinfo.mounts()}
         self._namespaces = threads.namespaces(Path("/proc/self"))
         self._network = threads.namespaces(Path(f"/proc/{container.pid}"))["network"]
-        self._given = {_identity(each.stat()) for each in Path(f"/proc/{container.conmon}/fd").iterdir()}
+        self._given = set(_held_by(container.conmon))
         self._expected = expected
 
     def descriptor(self, pid: int, name: str) -> str:
@@ -113,6 +114,13 @@ class _Look:
 
     def _may(self, capability: str) -> bool:
         return self._expected.may(capability)
+
+
+def _held_by(pid: int) -> Iterator[tuple[int, int]]:
+    """What a process has open, which runs meanwhile."""
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield _identity(path.stat())
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

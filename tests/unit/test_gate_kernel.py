@@ -1,0 +1,268 @@
+"""What the kernel says of a process, held against a specification: real ones, which are more than they should be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocickpt import oci
+from ocickpt.engine import freezer, mountinfo, threads
+from ocickpt.engine.container import Running
+from ocickpt.errors import IntegrityError
+from ocickpt.gate import reach
+from ocickpt.gate.expected import Expected
+from ocickpt.gate.kernel import descriptors, mounts, tasks
+from ocickpt.trust.capabilities import capability_names
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
+
+SETS = ("bounding", "permitted", "effective", "inheritable", "ambient")
+OWN = ("mount", "pid", "network", "ipc", "uts")
+ALL = list(capability_names((1 << 41) - 1))
+# What runs in place of a container: it gets namespaces, becomes another program in them, does something, and waits.
+BEGIN = "import ctypes, os, socket, sys, time; libc = ctypes.CDLL(None)"
+FLAGS = {"mount": 0x20000, "network": 0x40000000, "ipc": 0x8000000, "uts": 0x4000000}
+# Of mounts one over another nothing could be said here.
+PRIVATE = """
+libc.mount(b'none', b'/', None, 1 << 18 | 1 << 14, None)
+points = [line.split()[4] for line in open('/proc/self/mountinfo')]
+[libc.umount2(each.encode(), 2) for each in points if points.count(each) > 1]
+"""
+NEW_PIDS = "libc.unshare(0x20000000); pid = os.fork(); pid and (os.waitpid(pid, 0), os._exit(0))"
+
+
+def namespaces(*but: str) -> str:
+    """The code that gives a process all of them `but` those."""
+    flags = sum(flag for kind, flag in FLAGS.items() if kind not in but)
+    return f"libc.unshare({flags})" + ("" if "mount" in but else PRIVATE) + ("" if "pid" in but else f"\n{NEW_PIDS}")
+
+
+def spec(**process: Any) -> oci.Bundle:
+    """Of a container that has all that whoever runs this has, on the mounts that are here."""
+    held = dict.fromkeys(SETS, ALL)
+    linux = process.pop("linux", {})
+    mounts_too = process.pop("mounts", [])
+    given = {"user": {"uid": 0, "gid": 0}, "capabilities": held} | process
+    points = [each.point for each in mountinfo.mounts()]
+    binds = [bind(each, each) for each in points if each != "/" and points.count(each) == 1] + mounts_too
+    told = {"namespaces": [{"type": kind} for kind in OWN]} | linux
+    return oci.read_bundle({"root": {"path": "/"}, "mounts": binds, "process": given, "linux": told}, "spec")
+
+
+def bind(destination: str | Path, source: str | Path) -> dict[str, Any]:
+    return {"destination": str(destination), "source": str(source), "type": "bind", "options": ["bind"]}
+
+
+def but(*names: str) -> dict[str, tuple[str, ...]]:
+    """Every capability but those."""
+    left = tuple(each for each in ALL if each not in names)
+    return dict.fromkeys(SETS, left)
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Running]]:
+    """A process with namespaces of its own that has done something first, and waits."""
+    with contextlib.ExitStack() as stack:
+
+        def started(first: str = "", before: str = "", into: str = namespaces()) -> Running:
+            then = f"{BEGIN}\n{first}\nprint(flush=True); time.sleep(60)"
+            last = f"os.execv(sys.executable, [sys.executable, '-c', {then!r}])"
+            code = "\n".join((BEGIN, before, into, last))
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE))
+            stack.callback(process.kill)
+            assert process.stdout
+            assert process.stdout.readline() == b"\n"
+            tree = freezer.tree(process.pid)
+            for pid in tree:
+                stack.callback(subprocess.run, ["kill", "-KILL", str(pid)], check=False, capture_output=True)
+            return Running("x" * 64, "web", "runc", Path("/"), tree[-1], os.getpid())
+
+        yield started
+
+
+def look(container: Running, told: oci.Bundle, filters: dict[int, int] | None = None) -> None:
+    tree, expected = freezer.tree(container.pid), Expected.of(told)
+    tasks.check(container, tree, told, expected, filters or {})
+    for pid in tasks.mount_namespaces(tree):
+        mounts.check(pid, told, container.bundle, expected)
+    descriptors.check(container, tree, expected)
+
+
+def refused(container: Running, told: oci.Bundle, *, because: str) -> None:
+    with pytest.raises(IntegrityError, match=because):
+        look(container, told)
+
+
+def test_a_process_that_is_what_it_should_be(run: Callable[..., Running]) -> None:
+    look(run("held = socket.socket(), open('/etc/passwd'), open('/dev/null'), os.pipe(), os.memfd_create('x')"), spec())
+
+
+@pytest.mark.parametrize("kind", ["network", "ipc", "uts", "mount"])
+def test_a_namespace_of_the_host(run: Callable[..., Running], kind: str) -> None:
+    refused(run(into=namespaces(kind)), spec(), because=f"is in the {kind} namespace of this host")
+
+
+def test_the_hosts_pids(run: Callable[..., Running]) -> None:
+    refused(run(into=namespaces("pid")), spec(), because="is in the pid namespace of this host")
+
+
+def test_a_namespace_that_nobody_gave_it(run: Callable[..., Running]) -> None:
+    refused(run("libc.unshare(0x10000000)"), spec(), because="is in a user namespace that its container has not")
+    shared = spec(linux={"namespaces": [{"type": kind} for kind in OWN if kind != "uts"]})
+    refused(run(), shared, because="is in a uts namespace that its container has not")
+
+
+def test_another_network_than_the_one_it_was_given(run: Callable[..., Running]) -> None:
+    container, other = run(), run()
+
+    def given(pid: int) -> oci.Bundle:
+        path = f"/proc/{pid}/ns/net"
+        return spec(linux={"namespaces": [{"type": k, **({"path": path} if k == "network" else {})} for k in OWN]})
+
+    look(container, given(container.pid))
+    refused(container, given(other.pid), because="another network namespace than the one its container was given")
+
+
+@pytest.mark.parametrize(
+    ("told", "because"),
+    [
+        ({"capabilities": but("CHOWN")}, "capabilities that its container cannot have: CHOWN"),
+        ({"noNewPrivileges": True}, "does without the container's no_new_privs"),
+        ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}}}, "without the container's seccomp filter"),
+    ],
+)
+def test_more_than_its_container_may(run: Callable[..., Running], told: dict[str, Any], because: str) -> None:
+    refused(run(), spec(**told), because=because)
+
+
+# A thread of the same process that does something else than its first.
+THREAD = """
+import threading
+def other():
+    {what}
+    time.sleep(60)
+threading.Thread(target=other, daemon=True).start(); time.sleep(0.2)
+"""
+NO_NEW_PRIVS, USER_34, USER_33 = (
+    "libc.prctl(38, 1, 0, 0, 0)",
+    *(f"libc.syscall(117, {uid}, {uid}, {uid})" for uid in (34, 33)),
+)
+
+
+def test_threads_count_as_processes_do(run: Callable[..., Running]) -> None:
+    """The first has no_new_privs, another has not; or is somebody else."""
+    told = spec(noNewPrivileges=True)
+    look(run(f"{NO_NEW_PRIVS}\n{THREAD.format(what='pass')}"), told)
+    refused(
+        run(f"{THREAD.format(what='pass')}{NO_NEW_PRIVS}"), told, because="does without the container's no_new_privs"
+    )
+    nobody = spec(noNewPrivileges=True, user={"uid": 33, "gid": 0}, capabilities=dict.fromkeys(("bounding",), ALL))
+    refused(
+        run(f"{NO_NEW_PRIVS}\n{THREAD.format(what=USER_34)}{USER_33}"),
+        nobody,
+        because="is user 34, which user 33 cannot",
+    )
+
+
+SMALL = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))"
+
+
+@pytest.mark.parametrize(
+    ("first", "because"),
+    [
+        ("", "may have .* of NOFILE, its container 100"),
+        (f"{SMALL}; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))", "has the real-time policy 1"),
+    ],
+)
+def test_who_goes_before_others(run: Callable[..., Running], first: str, because: str) -> None:
+    told = spec(
+        capabilities=but("SYS_NICE", "SYS_RESOURCE"), rlimits=[{"type": "RLIMIT_NOFILE", "hard": 100, "soft": 9}]
+    )
+    expected = Expected.of(told)
+    right, wrong = run(SMALL), run(first)
+    for each in (right, wrong):  # what it may else is not asked here
+        assert tasks._process(each.pid, None, expected) == "" or each is wrong
+    found = tasks._process(wrong.pid, None, expected) or reach.goes_before(
+        next(threads.threads(wrong.pid)).policy(), expected
+    )
+    assert re.search(because, found)
+
+
+def test_a_mount_that_nobody_asked_for(run: Callable[..., Running], tmp_path: Path) -> None:
+    """Who may mount could have made it by itself; nobody else."""
+    told, free = spec(capabilities=but("SYS_ADMIN")), spec()
+    mounts.check(run().pid, told, Path("/"), Expected.of(told))
+    container = run(f"libc.mount(b'x', {os.fsencode(tmp_path)!r}, b'tmpfs', 0, None)")
+    mounts.check(container.pid, free, Path("/"), Expected.of(free))
+    with pytest.raises(IntegrityError, match=f"has a mount at '{tmp_path}' that is none of its"):
+        mounts.check(container.pid, told, Path("/"), Expected.of(told))
+
+
+def test_a_mount_that_is_another(run: Callable[..., Running], tmp_path: Path) -> None:
+    """What is bound there is another directory; and one is missing."""
+    source, place = tmp_path / "source", tmp_path / "place"
+    source.mkdir()
+    place.mkdir()
+    told = spec(capabilities=but("SYS_ADMIN"), mounts=[bind(place, source)])
+    right = run(f"libc.mount({os.fsencode(source)!r}, {os.fsencode(place)!r}, None, 4096, None)")
+    mounts.check(right.pid, told, Path("/"), Expected.of(told))
+    for wrong in (run(f"libc.mount({os.fsencode(tmp_path)!r}, {os.fsencode(place)!r}, None, 4096, None)"), run()):
+        with pytest.raises(IntegrityError, match="lacks its bind mount"):
+            mounts.check(wrong.pid, told, Path("/"), Expected.of(told))
+
+
+@pytest.mark.parametrize(
+    ("before", "because"),
+    [
+        ("held = open('/etc/passwd')", "'/etc/passwd' of this host open"),
+        ("held = os.open('/', os.O_PATH)", "'/' of this host open"),
+        ("held = open('/proc/self/ns/net')", "holds the network namespace of this host open"),
+        ("held = socket.socket()", "has a socket in another network"),
+        ("held = socket.socket(socket.AF_UNIX)", "has a socket in another network"),
+        ("held = open('/dev/kmsg')", r"has the device '/dev/kmsg' open \(c1:11\)"),
+    ],
+)
+def test_what_it_has_open_of_the_host(run: Callable[..., Running], before: str, because: str) -> None:
+    told, kept = (
+        spec(capabilities=but("SYS_ADMIN", "NET_RAW")),
+        "os.set_inheritable(getattr(held, 'fileno', int)() or held, True)",
+    )
+    container = run(before=f"{before}; {kept}")
+    with pytest.raises(IntegrityError, match=because):
+        descriptors.check(container, freezer.tree(container.pid), Expected.of(told))
+
+
+def test_packet_sockets(run: Callable[..., Running]) -> None:
+    container = run("held = socket.socket(17, 3, 0)")
+    tree = freezer.tree(container.pid)
+    descriptors.check(container, tree, Expected.of(spec()))
+    told = spec(capabilities=but("NET_RAW"))
+    with pytest.raises(IntegrityError, match="takes CAP_NET_RAW"):
+        descriptors.check(container, tree, Expected.of(told))
+
+
+def test_a_thread_as_the_kernel_has_it() -> None:
+    first = next(threads.threads(os.getpid()))
+    assert (first.id, first.process) == (os.getpid(), os.getpid())
+    assert first.credentials.uids == {os.geteuid()}
+    assert threads.limits(os.getpid()).keys() >= {"NOFILE", "NPROC", "RTTIME", "CORE"}
+    assert len(threads.limits(os.getpid())) == 16
+    assert first.namespaces()["mount"] == Path("/proc/self/ns/mnt").stat().st_ino
+
+
+def test_a_process_that_ends_meanwhile() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    time.sleep(0.01)
+    with pytest.raises(OSError, match=str(ended.pid)):
+        list(threads.threads(ended.pid))
+    assert freezer.tree(ended.pid) == []
