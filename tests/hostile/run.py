@@ -1,13 +1,18 @@
-"""Play crafted checkpoints on this host, with what restores: run.py RUNTIME DIRECTORY WAY,… [all | I/N].
+"""Play crafted checkpoints on this host, with what restores: run.py RUNTIME DIRECTORY WAY,… [all | I/N] [kernel].
 
 DIRECTORY holds good archives, one for each container of `cases.OPTIONS`. Prints a line of JSON for each case and way
 that did not end as it should, and at last one with the number of those that were played.
+
+With `kernel` nobody looks at CRIU's images before CRIU reads them, and those cases are played of which the kernel must
+have something to say (`kernel.SAYS`).
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,14 +20,17 @@ import time
 import uuid
 from pathlib import Path
 
+import ocickpt
 from ocickpt import push
 from ocickpt.errors import OcickptError
 from tests.hostile.cases import CASES, OPTIONS, Case
 from tests.hostile.changing import MARK, Members
+from tests.hostile.kernel import SAYS
 
 WAYS = ("restore", "lazy", "start", "without")
 """`restore`, `restore --lazy`, restore instead of start, and `restore` without the launcher."""
 REPOSITORY = "registry:5000/hostile"
+OCICKPT = (sys.executable, "-P", "-m", "ocickpt")
 _ENDING = 5.0
 IMAGE = ("localhost/busybox", "/counter.sh")
 
@@ -58,6 +66,16 @@ def crafted(case: Case, good: Members, path: Path) -> str:
         path.unlink()
 
 
+def blind(directory: Path) -> Path:
+    """An ocickpt that looks at no image, and asks the kernel alone: where Python finds it."""
+    package = directory / "blind" / "ocickpt"
+    shutil.rmtree(package.parent, ignore_errors=True)
+    shutil.copytree(Path(ocickpt.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (package / "gate" / "verification.py").open("a") as file:
+        file.write("\n\ndef verify(*_: object) -> None:\n    pass\n")
+    return package.parent
+
+
 def traces() -> str:
     """What must not be there: containers, volumes, work directories, helpers, mounts, namespaces, cgroups, the mark."""
     script = f"""
@@ -71,9 +89,10 @@ def traces() -> str:
     return run("sh", "-c", f"( {script} ) 2>/dev/null").stdout.strip()
 
 
-def play(case: Case, reference: str, way: str, runtime: str) -> str:
+def play(case: Case, reference: str, way: str, runtime: str, said: str | None = None) -> str:
     """What is wrong with how it ended; nothing if it ended well."""
-    said = case.on_start if way == "start" and case.on_start is not None else case.said
+    if said is None:
+        said = case.on_start if way == "start" and case.on_start is not None else case.said
     if reference.startswith("!"):
         return "" if case.said and case.said in reference else f"pushed: {reference}"
     if way == "start":
@@ -82,7 +101,7 @@ def play(case: Case, reference: str, way: str, runtime: str) -> str:
         pid = run("podman", "inspect", "--format", "{{.State.Pid}}", "evil").stdout.strip()
         ran = pid not in ("", "0")
     else:
-        done = run("ocickpt", "restore", *(["--lazy"] if way == "lazy" else []), reference)
+        done = run(*OCICKPT, "restore", *(["--lazy"] if way == "lazy" else []), reference)
         ran = bool(run("podman", "ps", "--all", "--quiet").stdout.strip())
     problem = ""
     if said and (done.returncode == 0 or said not in done.stderr or "this is a bug" in done.stderr or ran):
@@ -98,39 +117,41 @@ def play(case: Case, reference: str, way: str, runtime: str) -> str:
     return " ".join(filter(None, (problem, f"left behind: {left}" if left else "")))
 
 
-def chosen(ways: list[str], part: str) -> dict[str, list[str]]:
+def chosen(names: list[str], ways: list[str], part: str) -> dict[str, list[str]]:
     """The cases that each way plays: all of them, or (I/N) every Nth from the Ith on, in turn."""
     if part == "all":
-        return {way: [*CASES] for way in ways}
+        return dict.fromkeys(ways, names)
     turn, of = map(int, part.split("/"))
-    names = [*CASES][turn::of]
-    return {way: names[number :: len(ways)] for number, way in enumerate(ways)}
+    return {way: names[turn::of][number :: len(ways)] for number, way in enumerate(ways)}
 
 
-def main(runtime: str, directory: Path, ways: list[str], part: str = "all") -> None:
+def main(runtime: str, directory: Path, ways: list[str], part: str = "all", witness: str = "") -> None:
     goods = {name: members_of(directory / f"{name}.tar") for name in OPTIONS}
     # With a secret of that name, so that a checkpoint could have it.
     subprocess.run(
         ["podman", "secret", "create", "--replace", "held", "-"], input=b"x", check=True, capture_output=True
     )
-    played, plan = 0, chosen(ways, part)
+    if witness:
+        os.environ["PYTHONPATH"] = str(blind(directory))
+    played, plan = 0, chosen([*(SAYS if witness else CASES)], ways, part)
     try:
         made = {
             name: crafted(CASES[name], goods[CASES[name].container], directory / "evil.tar")
             for name in dict.fromkeys(name for names in plan.values() for name in names)
         }
         for way, names in plan.items():
-            run("ocickpt", "setup", *(["--undo"] if way == "without" else []))
+            run(*OCICKPT, "setup", *(["--undo"] if way == "without" else []))
             for name in names:
-                problem = play(CASES[name], made[name], way, runtime)
+                problem = play(CASES[name], made[name], way, runtime, SAYS[name] if witness else None)
                 played += 1
                 if problem:
                     print(json.dumps({"case": name, "way": way, "runtime": runtime, "problem": problem}), flush=True)
     finally:
-        run("ocickpt", "setup")
+        os.environ.pop("PYTHONPATH", None)
+        run(*OCICKPT, "setup")
         run("podman", "secret", "rm", "held")
     print(json.dumps({"played": played}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(","), *sys.argv[4:5])
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3].split(","), *sys.argv[4:6])
