@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from msgspec.structs import fields
 
-from ocickpt import oci
+from ocickpt import asked, oci
 from ocickpt.engine import host
-from ocickpt.engine.podman import asked, defaults
 from ocickpt.engine.podman import config as libpod
+from ocickpt.engine.podman import defaults
 from ocickpt.engine.podman.imported import Imported, import_config
 from ocickpt.errors import IntegrityError, OcickptError, PrerequisiteError, UnsupportedError, UsageError
 

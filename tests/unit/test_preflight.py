@@ -13,11 +13,11 @@ import pytest
 from msgspec.structs import replace
 
 from ocickpt import oci
+from ocickpt.asked import Asked
 from ocickpt.description import Criu, Description, Runtime
 from ocickpt.engine import host, podman
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import storage
-from ocickpt.engine.podman.asked import Asked
 from ocickpt.engine.podman.config import Config
 from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import (
