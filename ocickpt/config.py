@@ -114,5 +114,5 @@ def load(path: Path | None = None) -> Config:
         file.repository or "",
         file.patience,
         tuple(each.removeprefix("docker://") for each in file.on_start.allow),
-        tuple((each.repository.removeprefix("docker://"), each.asks) for each in file.allow),
+        tuple((each.repository.removeprefix("docker://").rstrip("/"), each.asks) for each in file.allow),
     )

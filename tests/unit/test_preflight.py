@@ -246,7 +246,10 @@ def test_volumes(there: Podman) -> None:
     there.volumes.add("more")
     with pytest.raises(ExistsError, match="there is a volume 'more'"):
         check(there, volumes=volumes)
-    check(there, volumes=volumes, ignore_volumes=True)
+    # What lies there is somebody's, and which it is the checkpoint says.
+    with pytest.raises(PrerequisiteError, match="--allow volume=more  "):
+        check(there, volumes=volumes, ignore_volumes=True)
+    check(there, volumes=volumes, ignore_volumes=True, allow=("volume=more",))
 
 
 def test_secrets(there: Podman) -> None:
