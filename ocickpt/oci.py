@@ -269,7 +269,7 @@ class Spec(_Object, frozen=True):
     """A specification, in whatever it is kept."""
 
     oci_version: Any = None
-    hostname: Any = None
+    hostname: str = ""
     domainname: Any = None
     root: Root = Root()
     mounts: tuple[Mount, ...] = ()

@@ -474,7 +474,7 @@ BESIDE: list[tuple[dict[str, Any], list[str]]] = [
     ({"newNetworks": {}}, []),
     ({"newNetworks": {"backend": {"aliases": [OTHER[:12]]}, "podman": {}}}, ["network=backend"]),
     ({"newNetworks": {"backend": {"aliases": ["web", "db"]}}}, ["network=backend:alias=db,alias=web"]),
-    ({"newNetworks": {"podman": {"aliases": ["db"]}}}, ["network=podman:alias=db"]),
+    ({"newNetworks": {"podman": {"aliases": ["db"]}}}, []),
     ({"labels": {"note": "x", "app": "PODMAN_SYSTEMD_UNIT"}}, []),
     ({"labels": {"PODMAN_SYSTEMD_UNIT": "sshd.service"}}, ["label=PODMAN_SYSTEMD_UNIT=sshd.service"]),
     ({"labels": {"io.containers.autoupdate": "registry"}}, ["label=io.containers.autoupdate=registry"]),
@@ -586,6 +586,16 @@ def test_who_may_listen_everywhere_may_listen_somewhere() -> None:
         assert "port" in [each.kind for each in asked.not_allowed(found, [option])]
     everywhere = load(**published(8080)).asked
     assert "port" in [each.kind for each in asked.not_allowed(everywhere, ["port=127.0.0.1:8080"])]
+
+
+def test_a_hostname_is_a_name_in_networks_that_have_names() -> None:
+    for network, hostname, options in (
+        ("backend", "db", ["network=backend:alias=db"]),
+        ("backend", OTHER[:12], ["network=backend"]),
+        ("podman", "db", []),
+    ):
+        found = load(spec=spec_with("hostname", value=hostname), newNetworks={network: {}})
+        check_each_is_allowed_alone(found, options)
 
 
 def test_ports_of_the_callers_own_take_the_place_of_its() -> None:

@@ -130,7 +130,7 @@ def import_config(record: libpod.Record, spec: oci.Saved, graph_root: Path, volu
         volumes,
         secrets,
         tuple(sorted(shown)),
-        (*_directories(shown), *privileges(config, spec), *shared, *_given(secrets), *services(config)),
+        (*_directories(shown), *privileges(config, spec), *shared, *_given(secrets), *services(config, spec.hostname)),
         _interval(config.healthcheck),
     )
 

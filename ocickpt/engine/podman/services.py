@@ -22,6 +22,7 @@ from ocickpt.errors import IntegrityError
 _LAST: Final = 65535
 _PROTOCOLS: Final = ("tcp", "udp", "sctp")
 _NETWORK: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,252}")
+_WITHOUT_NAMES: Final = "podman"
 _SHORT_ID: Final = re.compile(r"[0-9a-f]{12}")
 _NEVER: Final = ("", "no")
 _RESTART: Final = ("always", "on-failure", "unless-stopped")
@@ -41,11 +42,11 @@ _LABELS: Final = {
 """What the labels begin with that programs with power over a host act on, and how. Others are notes to people."""
 
 
-def services(config: Config) -> list[Asked]:
-    """Each of them. IntegrityError for what podman never writes."""
+def services(config: Config, hostname: str) -> list[Asked]:
+    """Each of them, for a container with that `hostname`. IntegrityError for what podman never writes."""
     return [
         *_ports(config.new_port_mappings),
-        *_networks(config.new_networks),
+        *_networks(config.new_networks, hostname),
         *_restart(config),
         *_labels(config.labels),
         *_host(config),
@@ -89,13 +90,15 @@ def _address(text: str) -> str:
     return f"[{found}]:" if found.version == 6 else f"{found}:"
 
 
-def _networks(joined: dict[str, Network]) -> Iterator[Asked]:
-    """As `podman run --network` has them. The names it has there are what others find it by."""
+def _networks(joined: dict[str, Network], hostname: str) -> Iterator[Asked]:
+    """As `podman run --network` has them. By its names there others find it; a hostname that is none of podman's
+    making is one (getExtraNetworkAliases, libpod). In podman's own network there are no names (no DNS)."""
     usual = defaults.network()
+    own = {hostname} - {""} if not _SHORT_ID.fullmatch(hostname) else set()
     for name, network in sorted(joined.items()):
         if not _NETWORK.fullmatch(name):
             raise IntegrityError("the container is in a network whose name podman does not give")
-        aliases = sorted(set(network.aliases))
+        aliases = sorted({*network.aliases} | own) if name != _WITHOUT_NAMES else []
         if name != usual or aliases:
             called = f", where it is called {', '.join(aliases)}" if aliases else ""
             options = f":{','.join(f'alias={each}' for each in aliases)}" if aliases else ""
@@ -128,6 +131,6 @@ def _host(config: Config) -> Iterator[Asked]:
     if config.log_driver not in _LOGS:
         yield Asked("log-driver", config.log_driver, "the terminal or the files of who starts it")
     for user in config.host_users:
-        yield Asked("hostuser", user, f"the entry of the user {user} in the host's /etc/passwd")
+        yield Asked("hostuser", user, f"the entry of {user} in the /etc/passwd of the host")
     if config.stop_timeout > defaults.stop_timeout():
         yield Asked("stop-timeout", str(config.stop_timeout), f"{config.stop_timeout} s to end when it is stopped")
