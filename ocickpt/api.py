@@ -157,7 +157,7 @@ def pull(
     """Pull a checkpoint into the local store, or write it to `output` as an archive that podman restores.
 
     podman believes such an archive, so it is checked as for a restore; what podman gives nobody unasked has to be
-    allowed one by one, as ``cap=sys_admin``.
+    allowed one by one, as ``cap=sys_admin``. Without `output` there is nothing to `allow` (UsageError).
 
     Raises NotFoundError, ExistsError when `output` is there, IntegrityError, UnsupportedError, PrerequisiteError.
     """
@@ -167,6 +167,8 @@ def pull(
 
     access, watch, parsed = Access(authfile, tls_verify), progress or Silent(), Reference.parse(reference)
     if not output:
+        if allow:
+            raise UsageError("nothing is allowed to a checkpoint in the local store: --allow goes with -o")
         return run(parsed, access, watch)
     from ocickpt.exchange import podman_archive
 

@@ -8,6 +8,11 @@
     [restore-on-start]
     allow = ["registry/ck"]               # what `podman run --annotation io.ocickpt.restore=…` may name
 
+    [[allow]]                             # as `--allow` does, for every restore from there
+    repository = "registry/ck/db"
+    asks = ["port=5432", "cap=sys_nice"]
+
+A repository stands for itself and for all below it.
 Everything may be left out, the file too. Its schema is ``schemas/host-config.json``.
 """
 
@@ -21,18 +26,25 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from ocickpt import names, structs
-from ocickpt.errors import PrerequisiteError
+from ocickpt import asked, names, structs
+from ocickpt.errors import PrerequisiteError, UsageError
 
 PATH = Path(names.HOST_CONFIG)
 _MOST = 1 << 20
 
 _Repository: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000)]
+_WHERE: Final = r"^((docker://)?[^/:*@\s]+(:[0-9]+)?(/[^/:*@\s]+)*|oci:[^:*@\s]+)$"
+"""A repository: no tag, no digest, no pattern, none of which would ever be found."""
 _BACKGROUND: Final = "background"
 
 
 class _OnStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow: Annotated[tuple[_Repository, ...], Meta(max_length=1000)] = ()
+
+
+class _Allowed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    repository: Annotated[str, Meta(max_length=1000, pattern=_WHERE)]
+    asks: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=10000)], ...], Meta(max_length=1000)]
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +55,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repository: _Repository | None = None
     patience: Annotated[float, Meta(ge=0, le=86400)] = 600.0
     on_start: _OnStart = msgspec.field(default=_OnStart(), name="restore-on-start")
+    allow: Annotated[tuple[_Allowed, ...], Meta(max_length=1000)] = ()
 
 
 @dataclass(frozen=True)
@@ -56,10 +69,21 @@ class Config:
     patience: float = 600.0
     allow: tuple[str, ...] = ()
     """Repositories, and prefixes of repositories, that may be restored from instead of a start."""
+    always: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Repositories, and prefixes, and what is always allowed a container that is restored from there (`asked`)."""
 
     def allows(self, repository: str) -> bool:
         """Whether `repository` (``HOST/PATH`` or ``oci:PATH``) is one of `allow`, or lies below one."""
-        return any(repository == each or repository.startswith(f"{each.rstrip('/')}/") for each in self.allow)
+        return any(_within(repository, each) for each in self.allow)
+
+    def allowed_to(self, repository: str) -> frozenset[str]:
+        """What is always allowed a container that is restored from `repository`."""
+        return frozenset(each for where, asks in self.always if _within(repository, where) for each in asks)
+
+
+def _within(repository: str, outer: str) -> bool:
+    above = ".." in repository.split("/")
+    return not above and (repository == outer or repository.startswith(f"{outer.rstrip('/')}/"))
 
 
 def load(path: Path | None = None) -> Config:
@@ -80,5 +104,15 @@ def load(path: Path | None = None) -> Config:
         ) from error
     except ValueError as error:
         raise PrerequisiteError(f"{path} is not TOML: {error}") from error
-    allowed = tuple(each.removeprefix("docker://") for each in file.on_start.allow)
-    return Config(file.runtime, file.push == _BACKGROUND, file.repository or "", file.patience, allowed)
+    try:
+        asked.check(each for allowed in file.allow for each in allowed.asks)
+    except UsageError as error:
+        raise PrerequisiteError(f"{path}, [[allow]]: {error.message}", hint=error.hint) from error
+    return Config(
+        file.runtime,
+        file.push == _BACKGROUND,
+        file.repository or "",
+        file.patience,
+        tuple(each.removeprefix("docker://") for each in file.on_start.allow),
+        tuple((each.repository.removeprefix("docker://").rstrip("/"), each.asks) for each in file.allow),
+    )

@@ -77,7 +77,7 @@ class Scheduler(_Object, frozen=True):
     """How the process is scheduled (sched_setattr(2))."""
 
     policy: str = ""
-    nice: Any = None
+    nice: int = 0
     priority: Any = None
     flags: Any = None
     runtime: Any = None
@@ -101,7 +101,6 @@ class Process(_Object, frozen=True):
     oom_score_adj: int | None = None
     scheduler: Scheduler = Scheduler()
     selinux_label: str = ""
-    io_priority: Any = None
 
 
 class IdMapping(_Object, frozen=True):
@@ -135,24 +134,71 @@ class DeviceRule(_Object, frozen=True):
     """Which devices the cgroup of the container may use, or may not."""
 
     allow: bool = False
-    type: Any = None
-    major: Any = None
-    minor: Any = None
-    access: Any = None
+    type: str = ""
+    major: int = -1
+    minor: int = -1
+    access: str = ""
+
+
+class Memory(_Object, frozen=True):
+    """Limits of memory, in bytes; `reservation` is kept for the container when others need memory."""
+
+    limit: Any = None
+    reservation: int = 0
+    swap: Any = None
+    kernel: Any = None
+    kernel_tcp: Any = msgspec.field(default=None, name="kernelTCP")
+    swappiness: Any = None
+    disable_oom_killer: bool = msgspec.field(default=False, name="disableOOMKiller")
+    use_hierarchy: Any = None
+    check_before_update: Any = None
+
+
+class Cpu(_Object, frozen=True):
+    """The processors' time; `realtime_runtime` is that of real-time tasks, in microseconds."""
+
+    shares: int = 0
+    quota: Any = None
+    burst: Any = None
+    period: Any = None
+    realtime_runtime: int = 0
+    realtime_period: Any = None
+    cpus: Any = None
+    mems: Any = None
+    idle: Any = None
+
+
+class BlockWeight(_Object, frozen=True):
+    """The share of one block device."""
+
+    major: int = 0
+    minor: int = 0
+    weight: int = 0
+    leaf_weight: int = 0
+
+
+class BlockIo(_Object, frozen=True):
+    """Shares and limits of block devices."""
+
+    weight: int = 0
+    leaf_weight: int = 0
+    weight_device: tuple[BlockWeight, ...] = ()
+    throttle_read_bps_device: Any = None
+    throttle_write_bps_device: Any = None
+    throttle_read_iops_device: Any = msgspec.field(default=None, name="throttleReadIOPSDevice")
+    throttle_write_iops_device: Any = msgspec.field(default=None, name="throttleWriteIOPSDevice")
 
 
 class Resources(_Object, frozen=True):
-    """The limits of the container's cgroup."""
+    """The limits of the container's cgroup, and its shares; `unified` are files of it, and what is written there."""
 
     devices: tuple[DeviceRule, ...] = ()
-    memory: Any = None
-    cpu: Any = None
+    memory: Memory = Memory()
+    cpu: Cpu = Cpu()
     pids: Any = None
-    block_io: Any = msgspec.field(default=None, name="blockIO")
+    block_io: BlockIo = msgspec.field(default=BlockIo(), name="blockIO")
     hugepage_limits: Any = None
-    network: Any = None
-    rdma: Any = None
-    unified: Any = None
+    unified: dict[str, str] = {}
 
 
 class Condition(_Object, frozen=True):
@@ -211,7 +257,7 @@ class Linux(_Object, frozen=True):
     resources: Resources = Resources()
     seccomp: Profile | None = None
     sysctl: dict[str, str] = {}
-    rootfs_propagation: Any = None
+    rootfs_propagation: str = ""
     masked_paths: tuple[str, ...] = ()
     readonly_paths: tuple[str, ...] = ()
     mount_label: str = ""
@@ -223,7 +269,7 @@ class Spec(_Object, frozen=True):
     """A specification, in whatever it is kept."""
 
     oci_version: Any = None
-    hostname: Any = None
+    hostname: str = ""
     domainname: Any = None
     root: Root = Root()
     mounts: tuple[Mount, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +30,8 @@ _LINE = 96
 def command(*, ref: str, authfile: Path | None, tls_verify: bool | None, form: str) -> None:
     """Show what is in a checkpoint.
 
-    What REF is of, its sizes, and the security settings of the container. Only the manifest and the
-    config are fetched, no memory.
+    What REF is of, its sizes, the security settings of the container, and what a restore would have to
+    be allowed with --allow, one by one. Little is fetched for it, and no memory.
     """
     found = ocickpt.inspect(ref, authfile=authfile, tls_verify=tls_verify)
     if form == "json":
@@ -40,6 +41,8 @@ def command(*, ref: str, authfile: Path | None, tls_verify: bool | None, form: s
                 "digest": found.digest,
                 "manifest": json.loads(found.manifest.to_bytes()),
                 "description": found.description.to_json(),
+                "asks_for": [{"option": each.option, "meaning": each.meaning} for each in found.asks],
+                "trouble": found.trouble or None,
             }
         )
         return
@@ -80,6 +83,18 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
             )
     yield "", ""
     yield from _security(told.security)
+    yield "", ""
+    yield from _asks(found)
+
+
+def _asks(found: Inspection) -> Iterator[tuple[str, str]]:
+    """Each as --allow takes it, and what it is."""
+    if found.trouble:
+        yield "Asks for", f"nobody knows, and no restore takes it: {found.trouble}"
+    elif not found.asks:
+        yield "Asks for", "nothing that podman does not give everybody"
+    for heading, each in zip(_first("Asks for"), found.asks, strict=False):
+        yield heading, f"{shlex.quote(each.option):<32} {each.meaning}"
 
 
 def _known(text: str) -> str:

@@ -81,6 +81,6 @@ def allow_option(function: _Function) -> _Function:
         "--allow",
         multiple=True,
         metavar="WHAT",
-        help="Let it have what podman gives nobody unasked: cap=sys_admin, mount=/srv/data:ro, "
-        "secret=NAME, ...; without, the error says what there is. Repeatable.",
+        help="Let it have what podman gives nobody unasked: cap=sys_admin, mount=/srv/data:ro, port=8080, "
+        "restart=always, ...; without, the error says what there is, and so does inspect. Repeatable.",
     )(function)

@@ -26,7 +26,13 @@ _URGENT = -10
 @click.option("--ignore-rootfs", is_flag=True, help="Do not apply its changes to the root file system.")
 @click.option("--ignore-volumes", is_flag=True, help="Do not fill its named volumes.")
 @allow_option
-@click.option("-p", "--publish", metavar="PORT", multiple=True, help="Publish a port, like `podman run`. Repeatable.")
+@click.option(
+    "-p",
+    "--publish",
+    metavar="PORT",
+    multiple=True,
+    help="Publish a port, like `podman run`, in the place of those it had. Repeatable.",
+)
 @access_options
 @format_option("text")
 @quiet_option

@@ -19,13 +19,11 @@ from ocickpt.engine import host, podman
 from ocickpt.engine.podman import roots
 from ocickpt.errors import ExistsError, StorageError
 from ocickpt.gate import deleted_files, verification
-from ocickpt.gate.host_access import check_host_access
+from ocickpt.gate.host_access import allowed, check_host_access
 from ocickpt.model import Kind, Progress, Published, Stage
 from ocickpt.store import Access, open_source, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
-
-_USUAL_ROOT = Path("/var/lib/containers/storage")
 
 
 def read(path: Path, reference: Reference, access: Access, progress: Progress) -> Published:
@@ -62,9 +60,10 @@ def write(
 ) -> artifact.Artifact:
     """Write the checkpoint `reference` to the new file `output`, and say which it was.
 
-    What podman gives nobody unasked has to be among `allow`. Raises ExistsError, StorageError, and
-    what a restore raises before it makes anything.
+    What podman gives nobody unasked has to be among `allow`, or what this host allows that repository. Raises
+    ExistsError, StorageError, and what a restore raises before it makes anything.
     """
+    may = allowed(reference, allow)
     if output.exists():
         raise ExistsError(f"{output} is there already")
     with closing(open_source(reference, access)) as source:
@@ -72,7 +71,7 @@ def write(
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         config, spec = verification.saved(rebuilder)
         imported = verification.imported_config(config, spec, found.description, _roots())
-        check_host_access(imported, allow, progress)
+        check_host_access(imported.name, imported.asked, may, progress)
         verification.verify(rebuilder, config, spec, found.description)
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
         deleted_files.check_packed(rebuilder, imported, layers, hint)
@@ -91,7 +90,7 @@ def _roots() -> podman.Roots:
     """Where podman keeps things here, else where it does by default."""
     if host.program(podman.PROGRAM):
         return roots.roots()
-    return podman.Roots(_USUAL_ROOT, _USUAL_ROOT / "volumes", (_USUAL_ROOT,))
+    return roots.USUAL
 
 
 def _layers(image_id: str) -> tuple[Path, ...]:

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from ocickpt.engine.podman.asked import not_allowed
-from ocickpt.engine.podman.imported import Imported
+from ocickpt import config
+from ocickpt.asked import Asked, check, not_allowed
 from ocickpt.errors import PrerequisiteError
 from ocickpt.model import Progress
+from ocickpt.store.reference import Reference
 
 
-def check_host_access(imported: Imported, allowed: Collection[str], progress: Progress) -> None:
-    """Tell what the container will have that podman gives nobody unasked.
+def allowed(named: Reference, options: Collection[str]) -> frozenset[str]:
+    """The `options` of who restores what they `named`, and what this host always allows what is in that repository.
+
+    Raises UsageError for an option that is none, PrerequisiteError for a configuration that is none.
+    """
+    check(options)
+    return frozenset(options) | config.load().allowed_to(named.home)
+
+
+def check_host_access(name: str, asked: Sequence[Asked], allowed: Collection[str], progress: Progress) -> None:
+    """Tell what the container `name` will have of what it has `asked` for, and podman gives nobody unasked.
 
     Raises PrerequisiteError with the options that would allow what is not among `allowed`.
     """
-    missing = not_allowed(imported.asked, allowed)
+    missing = not_allowed(asked, allowed)
     if missing:
         options = "\n".join(f"  --allow {shlex.quote(each.option):<32} {each.meaning}" for each in missing)
         raise PrerequisiteError(
-            f"container {imported.name!r} asks for more than podman gives a container unasked:\n{options}",
+            f"container {name!r} asks for more than podman gives a container unasked:\n{options}",
             hint="what it is to have is allowed one by one, with these options",
         )
-    if imported.asked:
-        given = ", ".join(each.meaning for each in imported.asked)
+    if asked:
+        given = ", ".join(each.meaning for each in asked)
         progress.note(f"the container gets what others do not: {given}")

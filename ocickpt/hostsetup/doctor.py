@@ -245,6 +245,8 @@ def _configuration() -> Iterator[Check]:
 
     found = config.load()
     allowed = f", containers may be restored on start from {', '.join(found.allow)}" if found.allow else ""
+    more = f", containers restored from {', '.join(each for each, _ in found.always)} are always allowed more"
+    allowed += more if found.always else ""
     yield Check("configuration", "ok", f"{config.PATH}{allowed}" if config.PATH.exists() else "none")
 
 

@@ -8,11 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ocickpt import artifact, names
+from ocickpt.artifact.rebuild import Rebuilder
+from ocickpt.asked import Asked
 from ocickpt.description import Description
+from ocickpt.engine.podman import roots
 from ocickpt.errors import IntegrityError, NotFoundError, OcickptError, UnsupportedError, UsageError
+from ocickpt.gate import verification
 from ocickpt.model import Manifest, Progress, Silent
 from ocickpt.operations import journal, pending
-from ocickpt.store import Access, Store, open_store
+from ocickpt.store import Access, Store, open_source, open_store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
 
@@ -41,6 +45,10 @@ class Inspection:
     digest: str
     manifest: Manifest
     description: Description
+    asks: tuple[Asked, ...] = ()
+    """What a restore has to be allowed one by one, because podman gives it nobody unasked."""
+    trouble: str = ""
+    """Why no restore would take it, in which case nobody knows what it asks for."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +145,17 @@ def _state(record: journal.Record) -> str:
 def inspect(ref: str, access: Access) -> Inspection:
     """Everything public about the checkpoint `ref`."""
     reference = Reference.parse(ref)
-    with closing(open_store(reference, access)) as store:
-        found = artifact.open(store, reference)
-    return Inspection(str(found.reference), found.descriptor.digest, found.manifest, found.description)
+    with closing(open_source(reference, access)) as source:
+        found = artifact.open(source, reference)
+        asks, trouble = tuple[Asked, ...](), ""
+        try:
+            rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
+            config, spec = verification.saved(rebuilder)
+            # Where podman keeps things makes no difference to what it asks for.
+            asks = verification.imported_config(config, spec, found.description, roots.USUAL).asked
+        except (IntegrityError, NotFoundError, UnsupportedError) as error:
+            trouble = error.message
+    return Inspection(str(found.reference), found.descriptor.digest, found.manifest, found.description, asks, trouble)
 
 
 def remove(ref: str, access: Access, progress: Progress) -> Removed:

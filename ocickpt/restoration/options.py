@@ -24,7 +24,7 @@ class RestoreOptions:
     ignore_volumes: bool = False
     publish: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
-    """What it is to have of what podman gives nobody unasked (`engine.podman.asked`)."""
+    """What it is to have of what podman gives nobody unasked (`asked`)."""
     lazy: bool = False
 
 

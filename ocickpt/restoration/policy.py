@@ -21,7 +21,7 @@ def pinned(text: str, host: Config) -> Reference:
             hint="write REPOSITORY@sha256:…, as `ocickpt checkpoint` prints it",
         )
     repository = str(Reference(reference.transport, reference.registry, reference.repository))
-    if ".." in repository.split("/") or not host.allows(repository):
+    if not host.allows(repository):
         raise PrerequisiteError(
             f"this host does not allow containers to be restored from {repository} instead of being started",
             hint=f"[restore-on-start] allow in {config.PATH} lists what may be",

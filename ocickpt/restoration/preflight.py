@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from ocickpt.asked import Asked
 from ocickpt.description import Description
 from ocickpt.engine import host, podman
 from ocickpt.engine.podman import storage
@@ -97,12 +98,14 @@ def check_container(
             f"there is a container {taken!r} on this host already",
             hint="-n NAME restores under another name; `podman rm` removes the other one",
         )
-    for volume in () if ignore_volumes else imported.volumes:
-        if podman.volume_exists(volume):
+    asked = list(imported.asked)
+    for volume in filter(podman.volume_exists, imported.volumes):
+        if not ignore_volumes:
             raise ExistsError(
                 f"there is a volume {volume!r} on this host already",
                 hint="--ignore-volumes uses it as it is; `podman volume rm` removes it",
             )
+        asked.append(Asked("volume", volume, f"the volume {volume} of this host, with what is in it"))
     for secret in imported.secrets:
         if not podman.secret_exists(secret):
             raise NotFoundError(
@@ -111,7 +114,7 @@ def check_container(
     for path in imported.host_paths:
         if not Path(path).exists():
             raise IncompatibleError(f"the container mounts {path!r} of its host, which is not here")
-    check_host_access(imported, allow, progress)
+    check_host_access(imported.name, asked, allow, progress)
     if not storage.has_image(imported.image_id, roots.images) and not podman.image(imported.image_id):
         _pull_image(imported, progress)
 

@@ -28,7 +28,7 @@ from ocickpt.errors import (
     OcickptError,
     StorageError,
 )
-from ocickpt.gate import confinement, verification
+from ocickpt.gate import confinement, host_access, verification
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import Kind, Progress, Stage
@@ -101,13 +101,14 @@ class WithPodman(Way):
         for note in preflight.check_host(told, self._prepared.facts.result()):
             self.progress.note(note)
         self._saved = saved
-        self._imported = verification.imported_config(saved.config, saved.spec, told, roots)
+        imported = verification.imported_config(saved.config, saved.spec, told, roots)
+        self._imported = imported.publishing(self._options.publish)
         preflight.check_container(
             self._imported,
             self._options.name,
             roots,
             ignore_volumes=self._options.ignore_volumes,
-            allow=self._options.allow,
+            allow=host_access.allowed(saved.artifact.reference, self._options.allow),
             progress=self.progress,
         )
         saved.rebuilder.check_space(roots.graph)

@@ -98,6 +98,15 @@ class Reference:
         return cls("oci", "", path, tag or ("" if digest else DEFAULT_TAG), digest)
 
     @property
+    def home(self) -> str:
+        """The repository as a host's configuration names it: ``HOST/PATH`` or ``oci:PATH``.
+
+        Nothing for the local store: what lies there under a name may have come from anywhere.
+        """
+        before = {"docker": f"{self.registry}/", "oci": "oci:", "local": ""}[self.transport]
+        return f"{before}{self.repository}" if before else ""
+
+    @property
     def target(self) -> str:
         """What a store resolves: the digest if there is one, else the tag."""
         return self.digest or self.tag

@@ -19,6 +19,8 @@ from ocickpt.errors import PrerequisiteError
 
 LAB = Path(__file__).parents[2] / "contrib" / "lab" / "lab"
 REGISTRY = "registry:5000"
+CONFIG = "/etc/ocickpt/config.toml"
+"""What a host decides about checkpoints."""
 TIMEOUT = 180.0
 LONG = os.environ.get("OCICKPT_LONG") == "1"
 """Whether everything is to be run (`make test-long`), not a representative of each kind."""
@@ -110,6 +112,10 @@ class Host:
         lines = [shlex.split(line) for line in done.stderr.splitlines() if line.startswith("  --allow ")]
         assert lines, done.stderr
         return [word for line in lines for word in line[:2]]
+
+    def decides(self, text: str) -> None:
+        """Write the host's configuration."""
+        self.run("sh", "-c", f"mkdir -p $(dirname {CONFIG}); cat >{CONFIG}", stdin=text)
 
     def clean(self) -> None:
         self.run("podman", "rm", "--all", "--force", "--time", "0")

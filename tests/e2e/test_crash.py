@@ -20,8 +20,8 @@ import pytest
 from ocickpt.errors import CommandError
 from ocickpt.failpoint import FAILPOINTS
 from ocickpt.operations.journal import Checkpoint, Restore
+from tests.e2e.conftest import CONFIG, LONG, REGISTRY, SEED, Host
 from tests.e2e.conftest import KILLED as TABLE
-from tests.e2e.conftest import LONG, REGISTRY, SEED, Host
 from tests.e2e.counting import Count, Counter, at_once
 
 KINDS: dict[str, tuple[str, ...]] = {"plain": (), "rm": ("--rm",), "always": ("--restart=always",)}
@@ -29,6 +29,14 @@ KINDS: dict[str, tuple[str, ...]] = {"plain": (), "rm": ("--rm",), "always": ("-
 LAZY = ("guarded", "lazy")
 KILLED = -signal.SIGKILL
 MOMENTS = 200 if LONG else 20
+
+
+@pytest.fixture(scope="module", autouse=True)
+def allowed(lab: dict[str, Host]) -> Iterator[None]:
+    """Host b lets containers from the registry be started anew."""
+    lab["b"].decides(f'[[allow]]\nrepository = "{REGISTRY}"\nasks = ["restart=always"]\n')
+    yield
+    lab["b"].run("rm", "-f", CONFIG)
 
 
 def points(kind: type[Checkpoint] | type[Restore]) -> list[str]:

@@ -419,7 +419,8 @@ def test_a_published_port_comes_along(hosts: tuple[Host, Host], start: Start, re
     checkpoint(a, "web", ref)
     a.run("podman", "rm", "web")
     assert a.run("curl", "-fsS", "http://localhost:8080/", check=False).returncode == 7
-    b.ocickpt("restore", ref)
+    assert b.refused("restore", ref) == ["--allow", "port=8080"]
+    b.ocickpt("restore", "--allow", "port=8080", ref)
     assert b.out("curl", "-fsS", "http://localhost:8080/") == page
     assert a.out("curl", "-fsS", "http://b:8080/") == page
 

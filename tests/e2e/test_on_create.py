@@ -255,6 +255,29 @@ def test_without_any_engine(hosts: tuple[Host, Host], start: Start, ref: str, ru
 
 
 @one_runtime
+def test_a_host_does_for_it_what_its_owner_asked(
+    hosts: tuple[Host, Host], start: Start, ref: str, runtime: str
+) -> None:
+    """What the checkpointed one had of its host (ports, a restart policy, labels, a limit) nobody asks for here."""
+    a, b = hosts
+    asks = ("-p", "8080:8080", "--restart=always", "--stop-timeout", "60")
+    start("web", *asks, "--label", "PODMAN_SYSTEMD_UNIT=sshd.service", *COUNTER)
+    assert a.ask("web") == "0"
+    pinned = checkpointed(a, ref)
+    assert b.refused("restore", ref)[1::2] == [
+        "port=8080", "restart=always", "label=PODMAN_SYSTEMD_UNIT=sshd.service", "stop-timeout=60",
+    ]  # fmt: skip
+    run(b, runtime, "new", pinned, "-p", "8081:8080")
+    assert b.out("curl", "-fsS", "http://localhost:8081/") == "1"
+    found = b.inspect("new")
+    assert found["HostConfig"]["RestartPolicy"]["Name"] in ("", "no")
+    assert found["HostConfig"]["PortBindings"].keys() == {"8080/tcp"}
+    assert [each["HostPort"] for each in found["HostConfig"]["PortBindings"]["8080/tcp"]] == ["8081"]
+    assert "PODMAN_SYSTEMD_UNIT" not in (found["Config"]["Labels"] or {})
+    assert found["Config"]["StopTimeout"] == 10
+
+
+@one_runtime
 def test_an_image_has_no_say(hosts: tuple[Host, Host], start: Start, ref: str, runtime: str) -> None:
     a, b = hosts
     start("web", *COUNTER)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Host, Move, Start
+from ocickpt.errors import PrerequisiteError
+from tests.e2e.conftest import CONFIG, REGISTRY, Host, Move, Start
 
 STATE = (Path(__file__).parent / "programs" / "state.py").read_text()
 REFUSED = "77"
@@ -120,3 +121,73 @@ def test_secrets_are_those_of_the_host(
     held = b.run("grep", "-c", "the secret of", "/srv/share/user.tar", check=False)
     b.run("rm", "/srv/share/user.tar")
     assert held.stdout.strip() == "0", "they are not in the checkpoint"
+
+
+@pytest.fixture
+def backend(hosts: tuple[Host, Host]) -> Iterator[str]:
+    """The name of a network that both hosts have."""
+    for host in hosts:
+        host.run("podman", "network", "create", "backend")
+    yield "backend"
+    for host in hosts:
+        host.clean()
+        host.run("podman", "network", "rm", "backend")
+
+
+@pytest.mark.parametrize("runtime", ["runc"], indirect=True)
+def test_what_a_host_does_for_nobody_unasked(
+    hosts: tuple[Host, Host], start: Start, ref: str, backend: str, shared: str
+) -> None:
+    """It is told, refused, and allowed in the same words, by whoever restores or by the host."""
+    a, b = hosts
+    start(
+        *("web", "-p", "8080:80", "-p", "127.0.0.1:5353:53/udp", "--network", f"{backend}:alias=db"),
+        *("--restart=always", "--label", "PODMAN_SYSTEMD_UNIT=sshd.service", "--label", "note=x"),
+        *("--stop-timeout", "60", "--hostuser", "root", "localhost/nginx"),
+    )
+    page = a.wait("curl", "-fsS", "http://localhost:8080/")
+    a.ocickpt("checkpoint", "web", ref)
+    asks = [
+        *("port=8080", "port=127.0.0.1:5353/udp", f"network={backend}:alias=db", "restart=always"),
+        *("label=PODMAN_SYSTEMD_UNIT=sshd.service", "hostuser=root", "stop-timeout=60"),
+    ]
+    told = json.loads(b.ocickpt("inspect", "--format", "json", ref).stdout)
+    assert sorted(each["option"] for each in told["asks_for"]) == sorted(asks)
+    lines = b.ocickpt("inspect", ref).stdout.partition("Asks for")[2].splitlines()
+    assert sorted(line.split()[0] for line in lines) == sorted(asks)
+
+    options = b.refused("restore", ref)
+    assert sorted(options[1::2]) == sorted(asks)
+    archive = f"{shared}/web.tar"
+    assert b.refused("pull", ref, "-o", archive) == options
+    for missing in ("restart=always", "port=8080"):
+        others = [word for each in asks if each != missing for word in ("--allow", each)]
+        assert b.refused("restore", *others, ref) == ["--allow", missing]
+    # A port of the caller's own takes the place of the checkpoint's.
+    assert "port" not in " ".join(b.refused("restore", "-p", "8081:80", ref))
+    assert (b.out("podman", "ps", "--all", "--quiet"), b.traces()) == ("", [])
+
+    b.ocickpt("restore", *options, ref)
+    assert b.out("curl", "-fsS", "http://localhost:8080/") == page
+    found = b.inspect("web")
+    assert found["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    assert found["Config"]["Labels"]["PODMAN_SYSTEMD_UNIT"] == "sshd.service"
+    assert set(found["NetworkSettings"]["Networks"][backend]["Aliases"]) == {"db", found["Id"][:12]}
+    b.run("podman", "rm", "--force", "--time", "0", "web")
+
+    given = ", ".join(json.dumps(each) for each in asks if not each.startswith("port="))
+    b.decides(f'[[allow]]\nrepository = "{REGISTRY}/t"\nasks = [{given}]\n')
+    try:
+        assert b.refused("restore", ref)[1::2] == [each for each in options[1::2] if each.startswith("port=")]
+        b.ocickpt("restore", "--name", "copy", "--ignore-static-ip", "--ignore-static-mac", "-p", "8081:80", ref)
+        assert b.out("curl", "-fsS", "http://localhost:8081/") == page
+        copy = b.inspect("copy")
+        # podman gives it its hostname as a name there, which stays what it was.
+        names = {"db", found["Id"][:12], copy["Id"][:12]}
+        assert set(copy["NetworkSettings"]["Networks"][backend]["Aliases"]) == names
+        b.decides("[[allow]]\nrepository = 'x'\nasks = ['everything']\n")
+        done = b.ocickpt("restore", *options, ref, check=False)
+        assert done.returncode == PrerequisiteError.exit_code
+        assert "'everything' says nothing that can be allowed" in done.stderr
+    finally:
+        b.run("rm", "-f", CONFIG)

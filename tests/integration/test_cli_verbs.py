@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from ocickpt.artifact import Artifact
+from ocickpt.asked import Asked
 from ocickpt.cli.main import VERBS
 from ocickpt.description import (
     Amounts,
@@ -30,6 +32,7 @@ from ocickpt.description import (
     UserNamespace,
     VolumeInfo,
 )
+from ocickpt.errors import UsageError
 from ocickpt.hostsetup.doctor import Check
 from ocickpt.library.catalog import Inspection, Listed, Removed
 from ocickpt.library.pull import Pulled
@@ -146,6 +149,9 @@ def test_pull(ocickpt: Bench, tmp_path: Path) -> None:
     assert ocickpt.run("pull", REF).stdout == f"{PINNED}\n"
     assert [each["reference"] for each in calls] == [Reference.parse(REF)]
     assert written == []
+    useless = ocickpt.run("pull", "--allow", "port=8080", REF)
+    assert (useless.code, len(calls)) == (UsageError.exit_code, 1)
+    assert "--allow goes with -o" in useless.stderr
     file = tmp_path / "web.tar"
     assert ocickpt.run("pull", "-o", str(file), REF).stdout == f"{file}\n"
     assert (written[0]["reference"], written[0]["output"]) == (Reference.parse(REF), file)
@@ -257,7 +263,11 @@ def description(name: str = "web") -> Description:
 def inspection(told: Description) -> Inspection:
     packs = tuple(Descriptor(kind.media_type, DIGEST, size) for kind, size in ((Kind.BOOT, 90_000), (Kind.MEMORY, 5)))
     manifest = Manifest(Descriptor("config", DIGEST, 10), packs, "type", {"a": "b"})
-    return Inspection(REF, DIGEST, manifest, told)
+    asks = (
+        Asked("port", "8080", "the port 8080 of the host"),
+        Asked("device-cgroup-rule", "b 8:* rw", "the devices b 8:* rw of the host"),
+    )
+    return Inspection(REF, DIGEST, manifest, told, asks)
 
 
 def test_inspect_says_what_is_not_known(ocickpt: Bench) -> None:
@@ -313,7 +323,17 @@ def test_inspect(ocickpt: Bench) -> None:
         "                    none",
         "User ids          0-65535 are 100000-165535 of the host",
         "Group ids         0-65535 are 200000-265535 of the host",
+        "",
+        "Asks for          port=8080                        the port 8080 of the host",
+        "                  'device-cgroup-rule=b 8:* rw'    the devices b 8:* rw of the host",
     ]
+    for trouble, line in (
+        ("", "nothing that podman does not give everybody"),
+        ("it has no id", "nobody knows, and no restore takes it: it has no id"),
+    ):
+        found = Inspection(REF, DIGEST, inspection(description()).manifest, description(), (), trouble)
+        ocickpt.stand_in("library.catalog.inspect", partial(lambda shown, **_: shown, found))
+        assert ocickpt.run("inspect", REF).stdout.splitlines()[-1] == f"Asks for          {line}"
 
 
 def test_inspect_gives_everything_as_json(ocickpt: Bench) -> None:
@@ -322,6 +342,8 @@ def test_inspect_gives_everything_as_json(ocickpt: Bench) -> None:
     assert told["digest"] == DIGEST
     assert told["manifest"] == json.loads(inspection(description()).manifest.to_bytes())
     assert told["description"] == description().to_json()
+    assert told["asks_for"][0] == {"option": "port=8080", "meaning": "the port 8080 of the host"}
+    assert told["trouble"] is None
 
 
 def test_names_in_an_artifact_do_not_drive_the_terminal(ocickpt: Bench) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from msgspec.structs import fields
 
-from ocickpt import oci
+from ocickpt import asked, oci
 from ocickpt.engine import host
-from ocickpt.engine.podman import asked, defaults
 from ocickpt.engine.podman import config as libpod
+from ocickpt.engine.podman import defaults
 from ocickpt.engine.podman.imported import Imported, import_config
 from ocickpt.errors import IntegrityError, OcickptError, PrerequisiteError, UnsupportedError, UsageError
 
@@ -37,7 +37,7 @@ CONFIG: dict[str, Any] = {
     "secretsPath": f"{USERDATA}/secrets",
     "createNetNS": True,
     "networkMode": "bridge",
-    "newNetworks": {"podman": {"interface_name": "eth0"}},
+    "newNetworks": {"podman": {"aliases": [ID[:12]], "interface_name": "eth0"}},
     "labels": {"any": "label"},
     "cgroupParent": "/libpod_parent",
     "conmonPidFile": f"{RUN}/conmon.pid",
@@ -113,7 +113,7 @@ def test_an_ordinary_container_passes() -> None:
     assert config["staticDir"] == f"/g/overlay-containers/{ID}/userdata"
     assert config["mounts"] == [f"/g/overlay-containers/{ID}/userdata/shm"]
     assert config["labels"] == CONFIG["labels"]
-    assert config["newNetworks"] == CONFIG["newNetworks"]
+    assert config["newNetworks"] == {"podman": {"interface_name": "eth0"}}, "podman adds the ID that it has then"
     assert spec["process"] | {"user": SPEC["process"]["user"]} == SPEC["process"]
     assert spec["linux"]["seccomp"] == SPEC["linux"]["seccomp"]
     assert spec["annotations"] == SPEC["annotations"]
@@ -298,7 +298,7 @@ def test_what_it_gets_of_the_host_is_told() -> None:
         "the cgroup namespace",
     )
     allowed = spec_with("linux", "resources", "devices", value=[{"allow": True, "access": "rwm"}])
-    assert told(load(spec=allowed)) == ("devices",)
+    assert told(load(spec=allowed)) == ("the devices a *:* rwm of the host",)
     found = load(secrets=[{"name": "b", "Target": "/x"}], secret_env={"A": {"name": "a"}})
     assert (found.secrets, told(found)) == (("a", "b"), ("the secret a", "the secret b"))
 
@@ -333,6 +333,7 @@ def test_privileges_that_podman_gives_nobody_unasked_are_told(tmp_path: Path, mo
             ("the capability NET_RAW", "the capability SYS_ADMIN"),
         ),
         (spec_with("process", "scheduler", value={"policy": "SCHED_FIFO"}), ("the scheduling policy SCHED_FIFO",)),
+        (spec_with("process", "scheduler", value={"policy": "SCHED_OTHER", "nice": -5}), ("the nice value -5",)),
         (spec_with("process", "oomScoreAdj", value=-1000), ("the oom_score_adj -1000",)),
         (spec_with("process", "oomScoreAdj", value=500), ()),
         (spec_with("linux", "seccomp", value=None), (everything,)),
@@ -392,7 +393,7 @@ def test_what_was_null_or_absent_is_not_written() -> None:
 
 def test_null_in_what_is_only_passed_on_stays() -> None:
     """In a map of Go's, it is an entry."""
-    assert written(load(newNetworks={"podman": None}))[0]["newNetworks"] == {"podman": None}
+    assert written(load(exposedPorts={"80": None}))[0]["exposedPorts"] == {"80": None}
 
 
 def test_an_older_spelling_inside_the_profile_does_not_pass() -> None:
@@ -450,3 +451,213 @@ def test_a_directory_is_not_called_like_an_option() -> None:
 def test_what_cannot_be_shown_cannot_be_asked_for(name: str) -> None:
     with pytest.raises(IntegrityError, match="whose name cannot be shown"):
         load(spec=spec_with("linux", "devices", value=[{"path": name}]))
+
+
+def published(port: int, **more: Any) -> dict[str, Any]:
+    return {"newPortMappings": [{"host_ip": "", "container_port": 80, "host_port": port, "range": 1} | more]}
+
+
+PATH = "/srv/data"
+BESIDE: list[tuple[dict[str, Any], list[str]]] = [
+    (published(8080), ["port=8080"]),
+    (published(8080, protocol="tcp"), ["port=8080"]),
+    (published(53, protocol="udp"), ["port=53/udp"]),
+    (published(53, protocol="tcp,udp"), ["port=53", "port=53/udp"]),
+    (published(8080, host_ip="127.0.0.1"), ["port=127.0.0.1:8080"]),
+    (published(8080, host_ip="0:0::1"), ["port=[::1]:8080"]),
+    (published(7000, range=3), ["port=7000-7002"]),
+    ({"restart_policy": "no"}, []),
+    ({"restart_policy": "always", "restart_retries": 3}, ["restart=always"]),
+    ({"restart_policy": "unless-stopped"}, ["restart=unless-stopped"]),
+    ({"restart_policy": "on-failure"}, ["restart=on-failure"]),
+    ({"restart_policy": "on-failure", "restart_retries": 3}, ["restart=on-failure:3"]),
+    ({"newNetworks": {}}, []),
+    ({"newNetworks": {"backend": {"aliases": [OTHER[:12]]}, "podman": {}}}, ["network=backend"]),
+    ({"newNetworks": {"backend": {"aliases": ["web", "db"]}}}, ["network=backend:alias=db,alias=web"]),
+    ({"newNetworks": {"podman": {"aliases": ["db"]}}}, []),
+    ({"labels": {"note": "x", "app": "PODMAN_SYSTEMD_UNIT"}}, []),
+    ({"labels": {"PODMAN_SYSTEMD_UNIT": "sshd.service"}}, ["label=PODMAN_SYSTEMD_UNIT=sshd.service"]),
+    ({"labels": {"io.containers.autoupdate": "registry"}}, ["label=io.containers.autoupdate=registry"]),
+    (
+        {"labels": {"io.containers.autoupdate.authfile": "/root/auth.json"}},
+        ["label=io.containers.autoupdate.authfile=/root/auth.json"],
+    ),
+    ({"labels": {"traefik.http.routers.x.rule": "Host(`x`)"}}, ["label=traefik.http.routers.x.rule=Host(`x`)"]),
+    ({"cgroupParent": "/own"}, ["cgroup-parent=/own"]),
+    ({"cgroupsMode": "enabled"}, []),
+    ({"cgroupsMode": "split"}, ["cgroups=split"]),
+    ({"noCgroups": True}, ["cgroups=disabled"]),
+    ({"logDriver": "journald"}, []),
+    ({"logDriver": "passthrough"}, ["log-driver=passthrough"]),
+    ({"HostUsers": ["root"]}, ["hostuser=root"]),
+    ({"stopTimeout": 10}, []),
+    ({"stopTimeout": 11}, ["stop-timeout=11"]),
+    ({"cdiDevices": ["nvidia.com/gpu=all"]}, ["device=nvidia.com/gpu=all"]),
+    # What is done in the container, or to it.
+    ({"healthcheck": {"Test": ["CMD", "x"]}, "healthcheck_on_failure_action": 3, "stopSignal": 9, "timeout": 5}, []),
+    ({"hostsAdd": ["x:1.2.3.4"], "dnsServer": ["1.2.3.4"], "shmSize": 1 << 40, "sdnotifyMode": "container"}, []),
+]
+RESOURCES = ("linux", "resources")
+ENOUGH = (1 << 64) - 1
+
+
+def limited(name: str, most: int) -> dict[str, Any]:
+    return spec_with("process", "rlimits", value=[{"type": f"RLIMIT_{name}", "hard": most, "soft": most}])
+
+
+def ruled(**rule: Any) -> dict[str, Any]:
+    spec = spec_with(*RESOURCES, "devices", value=[{"allow": False, "access": "rwm"}, {"allow": True, **rule}])
+    spec["linux"]["devices"] = [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]
+    return spec
+
+
+BELOW: list[tuple[dict[str, Any], list[str]]] = [
+    (limited("NOFILE", 1 << 20), []),
+    (limited("CORE", ENOUGH), []),
+    (limited("NOFILE", (1 << 20) + 1), ["ulimit=nofile=1048577"]),
+    (limited("MEMLOCK", ENOUGH), ["ulimit=memlock=-1"]),
+    (limited("RTPRIO", 1), ["ulimit=rtprio=1"]),
+    (limited("NICE", 1), ["ulimit=nice=1"]),
+    (ruled(type="c", major=10, minor=229, access="rwm"), ["device=/dev/fuse:c10:229"]),
+    (ruled(type="b", major=8, access="rw"), ["device=/dev/fuse:c10:229", "device-cgroup-rule=b 8:* rw"]),
+    (spec_with(*RESOURCES, "memory", value={"limit": 1, "swap": 2}), []),
+    (spec_with(*RESOURCES, "pids", value={"limit": 1}), []),
+    (spec_with(*RESOURCES, "cpu", value={"shares": 1024, "quota": 1}), []),
+    (spec_with(*RESOURCES, "cpu", value={"shares": 1025}), ["cpu-shares=1025"]),
+    (spec_with(*RESOURCES, "cpu", value={"realtimeRuntime": 1000}), ["cpu-rt-runtime=1000"]),
+    (spec_with(*RESOURCES, "memory", value={"reservation": 5}), ["memory-reservation=5"]),
+    (spec_with(*RESOURCES, "memory", value={"disableOOMKiller": True}), ["oom-kill-disable"]),
+    (spec_with(*RESOURCES, "blockIO", value={"weight": 100}), []),
+    (
+        spec_with(*RESOURCES, "blockIO", value={"weight": 10, "weightDevice": [{"major": 8, "weight": 900}]}),
+        ["blkio-weight=900"],
+    ),
+    (spec_with(*RESOURCES, "unified", value={"memory.min": "1"}), ["cgroup-conf=memory.min=1"]),
+    (
+        mount(type="bind", source=PATH, options=["rbind", "ro", "rshared"]) | {},
+        [f"mount={PATH}:ro", "propagation=rshared:/x"],
+    ),
+    (spec_with("linux", "rootfsPropagation", value="rslave"), ["propagation=rslave:/"]),
+    (spec_with("linux", "rootfsPropagation", value="rprivate"), []),
+    (spec_with("linux", "sysctl", value={"net.ipv4.ip_forward": "1"}), []),
+]
+
+
+def asking(found: Imported) -> list[str]:
+    """The options that allow what it asks for, but for the directory that every specification here mounts."""
+    return [each.option for each in found.asked if each.option != f"mount={PATH}:ro"]
+
+
+def check_each_is_allowed_alone(found: Imported, options: list[str]) -> None:
+    assert asking(found) == [each for each in options if each != f"mount={PATH}:ro"]
+    everything = [each.option for each in found.asked]
+    assert asked.not_allowed(found.asked, everything) == []
+    for option in everything:
+        others = [each for each in everything if each != option]
+        assert [each.option for each in asked.not_allowed(found.asked, others)] == [option]
+
+
+@pytest.mark.parametrize(("changes", "options"), BESIDE, ids=lambda each: str(each)[:70])
+def test_what_a_host_does_for_nobody_unasked(changes: dict[str, Any], options: list[str]) -> None:
+    check_each_is_allowed_alone(load(**changes), options)
+
+
+@pytest.mark.parametrize(("spec", "options"), BELOW, ids=lambda each: str(each)[-70:])
+def test_what_goes_before_others(spec: dict[str, Any], options: list[str]) -> None:
+    check_each_is_allowed_alone(load(spec=spec), options)
+
+
+def test_every_kind_is_shown_here() -> None:
+    """But for those that other tests here show, and what depends on the host."""
+    shown = {option.partition("=")[0] for _, options in (*BESIDE, *BELOW) for option in options}
+    elsewhere = {
+        *("apparmor", "cap", "filesystem", "namespace", "oom-score-adj", "privileged", "scheduling", "seccomp"),
+        *("secret", "selinux", "syscall", "unmask", "volume"),
+    }
+    assert shown | elsewhere == set(asked.KINDS)
+    assert not shown & elsewhere
+
+
+def test_who_may_listen_everywhere_may_listen_somewhere() -> None:
+    found = load(**published(8080, host_ip="127.0.0.1")).asked
+    for option in ("port=8080", "port=8080/tcp", "port=127.0.0.1:8080", "port=127.0.0.1:8080/tcp"):
+        assert [each.kind for each in asked.not_allowed(found, [option])] == ["mount"]
+    for option in ("port=8081", "port=8080/udp", "port=127.0.0.2:8080", "port=80", "port"):
+        assert "port" in [each.kind for each in asked.not_allowed(found, [option])]
+    everywhere = load(**published(8080)).asked
+    assert "port" in [each.kind for each in asked.not_allowed(everywhere, ["port=127.0.0.1:8080"])]
+
+
+def test_a_hostname_is_a_name_in_networks_that_have_names() -> None:
+    for network, hostname, options in (
+        ("backend", "db", ["network=backend:alias=db"]),
+        ("backend", OTHER[:12], ["network=backend"]),
+        ("podman", "db", []),
+    ):
+        found = load(spec=spec_with("hostname", value=hostname), newNetworks={network: {}})
+        check_each_is_allowed_alone(found, options)
+
+
+def test_ports_of_the_callers_own_take_the_place_of_its() -> None:
+    found = load(**published(8080), restart_policy="always")
+    assert found.publishing(()) == found
+    own = found.publishing(("9090:80",))
+    assert asking(own) == ["restart=always"]
+    assert "newPortMappings" not in written(own)[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        published(0),
+        published(-1),
+        published(65535, range=2),
+        published(8080, container_port=0),
+        published(8080, container_port=65535, range=2),
+        published(8080, protocol="icmp"),
+        published(8080, protocol="tcp,"),
+        published(8080, host_ip="localhost"),
+        published(8080, host_ip="1.2.3.4\n"),
+        published(1 << 70),
+        {"restart_policy": "sometimes"},
+        {"restart_policy": 1},
+        {"newNetworks": {"": {}}},
+        {"newNetworks": {"--help": {}}},
+        {"newNetworks": {"a b": {}}},
+        {"newNetworks": {"x": {"aliases": ["a\x1b"]}}},
+        {"labels": {"PODMAN_SYSTEMD_UNIT": "a\nb"}},
+        {"labels": ["x"]},
+        {"HostUsers": ["\u202e"]},
+        {"networkMode": "slirp4netns:allow_host_loopback=true"},
+        {"stopTimeout": "1"},
+    ],
+    ids=str,
+)
+def test_what_podman_never_writes_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises((IntegrityError, UnsupportedError)):
+        load(**changes)
+
+
+def test_systemd_is_told_what_podmans_configuration_says() -> None:
+    """Of how long a host waits at its shutdown, and what it sends then."""
+    spec = spec_with("annotations", "org.systemd.property.TimeoutStopUSec", value="uint64 99999999000000")
+    spec["annotations"] |= {"org.systemd.property.KillSignal": "[1]", "org.opencontainers.image.stopSignal": "x"}
+    annotations = written(load(spec=spec, stopSignal=3, stopTimeout=7))[1]["annotations"]
+    assert annotations == SPEC["annotations"] | {
+        "org.systemd.property.TimeoutStopUSec": "uint64 7000000",
+        "org.systemd.property.KillSignal": "3",
+        "org.opencontainers.image.stopSignal": "3",
+    }
+    assert "org.systemd.property.TimeoutStopUSec" not in written(load(spec=spec))[1]["annotations"]
+
+
+def test_what_others_get_is_this_hosts_to_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (defaults.network(tmp_path), defaults.stop_timeout(tmp_path)) == ("podman", 10)
+    (tmp_path / "etc/containers").mkdir(parents=True)
+    text = '[containers]\nstop_timeout = 60\n[network]\ndefault_network = "own"\n'
+    (tmp_path / "etc/containers/containers.conf").write_text(text)
+    assert (defaults.network(tmp_path), defaults.stop_timeout(tmp_path)) == ("own", 60)
+    monkeypatch.setattr(defaults, "network", lambda: "own")
+    monkeypatch.setattr(defaults, "stop_timeout", lambda: 60)
+    assert asking(load(stopTimeout=60, newNetworks={"own": {}})) == []
+    assert asking(load(stopTimeout=61)) == ["network=podman", "stop-timeout=61"]

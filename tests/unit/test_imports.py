@@ -32,7 +32,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 # At the bottom the smaller know nothing of the greater, which come last.
 BOTTOM = (
     "errors", "libraries", "versions", "names", "failpoint", "atomic", "processes", "rendezvous", "model",
-    "structs", "oci", "config", "log", "proc", "description",
+    "structs", "oci", "asked", "config", "log", "proc", "description",
 )  # fmt: skip
 ENTRY_POINTS, FACE = ROWS[0], ("", "api", "registration")
 # What the command line may import besides the public face and itself.

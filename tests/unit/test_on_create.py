@@ -166,6 +166,42 @@ def test_the_configuration_is_read(tmp_path: Path) -> None:
     assert config.load(path) == Config("crun", True, "r.example/ck", 5.0, ("r.example/ck",))
 
 
+def test_a_host_may_always_allow_what_is_in_a_repository(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        '[[allow]]\nrepository = "docker://r.example:5000/team"\nasks = ["cap=sys_admin", "port=8080"]\n'
+        '[[allow]]\nrepository = "r.example:5000/team/db"\nasks = ["port=5432"]\n'
+        '[[allow]]\nrepository = "oci:/srv/ck"\nasks = ["secret=key"]\n'
+    )
+    found = config.load(path)
+    both = {"cap=sys_admin", "port=8080"}
+    cases: tuple[tuple[str, set[str]], ...] = (
+        ("r.example:5000/team", both),
+        ("r.example:5000/team:1", both),
+        (f"docker://r.example:5000/team/web@{DIGEST}", both),
+        ("r.example:5000/team/db/one:2", {*both, "port=5432"}),
+        ("oci:/srv/ck:web", {"secret=key"}),
+        ("oci:/srv/ck/below", {"secret=key"}),
+        ("r.example:5000/teams", set()),
+        ("r.example/team", set()),
+        ("other.example:5000/r.example/team", set()),
+        ("oci:/srv/ck/../x", set()),
+        ("oci:r.example:5000", set()),
+        ("team", set()),
+    )
+    for text, asks in cases:
+        assert found.allowed_to(Reference.parse(text).home) == asks, text
+    assert found.allow == (), "nothing is restored on start for it"
+
+
+def test_the_local_store_is_nobodys_repository(tmp_path: Path) -> None:
+    """What lies there under a name may have been pulled from anywhere."""
+    path = tmp_path / "config.toml"
+    path.write_text('[[allow]]\nrepository = "web"\nasks = ["privileged"]\n')
+    assert config.load(path).allowed_to("web") == {"privileged"}
+    assert config.load(path).allowed_to(Reference.parse("web:1").home) == frozenset()
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -175,6 +211,13 @@ def test_the_configuration_is_read(tmp_path: Path) -> None:
         ("patience = -1", "at patience"),
         ("patience = true", "at patience"),
         ("[restore-on-start]\nallow = 'x'", "at restore-on-start.allow"),
+        ("allow = ['x']", "at allow"),
+        ("[[allow]]\nrepository = 'r/x'", "asks"),
+        ("[[allow]]\nasks = ['port=1']", "repository"),
+        *((f"[[allow]]\nrepository = '{each}'\nasks = []", "repository") for each in ("r/*", "r/x:1", "r/x@sha256:0")),
+        ("[[allow]]\nrepository = 'r/x'\nasks = ['everything']", "'everything' says nothing that can be allowed"),
+        ("[[allow]]\nrepository = 'r/x'\nasks = 'port=1'", "at allow"),
+        ("[[allow]]\nrepository = 'r/x'\nasks = ['port=1']\nname = 'x'", "name"),
         ("push = ", "not TOML"),
         ("\udcff", "not TOML"),
         ("#" * (2 << 20), "larger"),
@@ -187,6 +230,11 @@ def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, w
         config.load(path)
 
 
+NO_TABLES: tuple[Any, ...] = ([], [{}], [[]], ["x"])
+REPOSITORIES: tuple[Any, ...] = (
+    *("r", "r/x", "r:5000/x/y", "docker://r/x", "oci:/srv/x", "", "r/", "r/x/", "r//x", "r/*", "r/x:1", "r/x@sha256:0"),
+    *("r/x y", "oci:/srv/x:1", "oci:", "r" * 1000, "r" * 1001, 7),
+)
 TABLES: tuple[Any, ...] = ({}, [], {"deny": []}, {"allow": "x"}, {"allow": []})
 
 
@@ -203,6 +251,10 @@ TABLES: tuple[Any, ...] = ({}, [], {"deny": []}, {"allow": "x"}, {"allow": []})
             {"restore-on-start": {"allow": each}}
             for each in (["r"], [""], ["r" * 1001], ["r"] * 1000, ["r"] * 1001, [7])
         ),
+        *({"allow": each} for each in NO_TABLES),
+        *({"allow": [{"repository": each, "asks": ["port=1"]}]} for each in REPOSITORIES),
+        *({"allow": [{"repository": "r/x", "asks": each}]} for each in ([], ["cap=x"], [""], ["port=1"] * 1001, [1])),
+        {"allow": [{"repository": "r/x", "asks": [], "more": 1}]},
         {"colour": "red"},
     ],
     ids=lambda document: str(document)[:60],
@@ -210,7 +262,8 @@ TABLES: tuple[Any, ...] = ({}, [], {"deny": []}, {"allow": "x"}, {"allow": []})
 def test_the_schema_and_the_types_say_the_same_of_a_configuration(tmp_path: Path, document: dict[str, Any]) -> None:
     path = tmp_path / "config.toml"
     table = document.get("restore-on-start")
-    lines = [f"{key} = {json.dumps(value)}" for key, value in document.items() if not isinstance(value, dict)]
+    plain = {key: value for key, value in document.items() if not isinstance(value, dict)}
+    lines = [f"{key} = {_inline(value)}" for key, value in plain.items()]
     if isinstance(table, dict):
         lines += ["[restore-on-start]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
     path.write_text("\n".join(lines), "utf-8")
@@ -225,6 +278,15 @@ def test_the_schema_and_the_types_say_the_same_of_a_configuration(tmp_path: Path
 
     by_types = accepted(lambda: config.load(path))
     assert by_types == accepted(lambda: schema.validate("host-config", document, "configuration"))
+
+
+def _inline(value: Any) -> str:
+    """A value as TOML has it on one line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_inline, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_inline(each)}" for key, each in value.items()) + "}"
+    return json.dumps(value)
 
 
 def test_storage_knows_the_image(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,14 +15,22 @@ from typing import Any
 
 import pytest
 
-from ocickpt import artifact, names, pull, push
+from ocickpt import artifact, config, names, pull, push
 from ocickpt.artifact.parts import Parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Criu, Engine, HostInfo, Runtime
 from ocickpt.engine import host
 from ocickpt.engine.files.archive import ArchiveWriter, members, nested, tree_contents, tree_tar
 from ocickpt.engine.podman import defaults
-from ocickpt.errors import ExistsError, IntegrityError, NotFoundError, OcickptError, UnsupportedError, UsageError
+from ocickpt.errors import (
+    ExistsError,
+    IntegrityError,
+    NotFoundError,
+    OcickptError,
+    PrerequisiteError,
+    UnsupportedError,
+    UsageError,
+)
 from ocickpt.exchange import podman_archive
 from ocickpt.gate import verification
 from ocickpt.library import catalog
@@ -192,6 +201,54 @@ def test_what_is_told_of_it(tmp_path: Path) -> None:
     schema.validate("checkpoint-manifest", document, "manifest")
     titles = [layer["annotations"][names.ANNOTATION_TITLE] for layer in document["layers"]]
     assert titles == ["index", "boot-1.zst", "state-1.zst", "memory-1.zst", "rootfs-1.zst", "volume-1.zst"]
+
+
+def asking(tmp_path: Path, **more: Any) -> str:
+    """The reference of a checkpoint whose container would publish a port and be started again."""
+    port = {"host_ip": "", "container_port": 80, "host_port": 8080, "range": 1, "protocol": "tcp"}
+    config = CONFIG | {"newPortMappings": [port], "restart_policy": "always"} | more
+    files = whole(tmp_path) | {"config.dump": json.dumps(config).encode()}
+    return sent(written(tmp_path / "in.tar", files), tmp_path)
+
+
+def test_what_it_asks_for_is_told_and_refused_in_the_same_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, out = asking(tmp_path), tmp_path / "out.tar"
+    asks = [each.option for each in catalog.inspect(ref, Access()).asks]
+    assert asks[-2:] == ["port=8080", "restart=always"]
+    assert {*asks[:-2]} <= {*ALLOW}
+    with pytest.raises(PrerequisiteError) as raised:
+        pull(ref, output=out)
+    assert [shlex.split(line)[1] for line in raised.value.message.splitlines()[1:]] == asks
+    with pytest.raises(PrerequisiteError) as raised:
+        pull(ref, output=out, allow=asks[:-1])
+    assert [line.split()[:2] for line in raised.value.message.splitlines()[1:]] == [["--allow", "restart=always"]]
+    assert not out.exists()
+    with pytest.raises(UsageError, match="--allow goes with -o"):
+        pull(ref, allow=asks)
+
+    # What the host always allows the repository counts as what the caller allows.
+    host_config = tmp_path / "config.toml"
+    monkeypatch.setattr(config, "PATH", host_config)
+    host_config.write_text(f'[[allow]]\nrepository = "oci:{tmp_path}"\nasks = ["restart=always", "port=8080"]\n')
+    assert pull(ref, output=out, allow=ALLOW).path == str(out)
+    out.unlink()
+    host_config.write_text(f'[[allow]]\nrepository = "oci:{tmp_path}x"\nasks = ["restart=always", "port=8080"]\n')
+    with pytest.raises(PrerequisiteError, match="--allow port=8080"):
+        pull(ref, output=out, allow=ALLOW)
+    host_config.write_text(f'[[allow]]\nrepository = "oci:{tmp_path}"\nasks = ["anything"]\n')
+    with pytest.raises(PrerequisiteError, match="'anything' says nothing that can be allowed"):
+        pull(ref, output=out, allow=asks)
+    with pytest.raises(UsageError, match="'anything' says nothing"):
+        pull(ref, output=out, allow=["anything"])
+    assert not out.exists()
+
+
+def test_what_no_restore_takes_can_be_looked_at(tmp_path: Path) -> None:
+    found = catalog.inspect(asking(tmp_path, restart_policy="sometimes"), Access())
+    assert (found.asks, found.trouble) == ((), "'sometimes' is not a restart policy")
+    assert found.description.container.name == "web"
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import pytest
 from msgspec.structs import replace
 
 from ocickpt import oci
+from ocickpt.asked import Asked
 from ocickpt.description import Criu, Description, Runtime
 from ocickpt.engine import host, podman
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import storage
-from ocickpt.engine.podman.asked import Asked
 from ocickpt.engine.podman.config import Config
 from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import (
@@ -246,7 +246,10 @@ def test_volumes(there: Podman) -> None:
     there.volumes.add("more")
     with pytest.raises(ExistsError, match="there is a volume 'more'"):
         check(there, volumes=volumes)
-    check(there, volumes=volumes, ignore_volumes=True)
+    # What lies there is somebody's, and which it is the checkpoint says.
+    with pytest.raises(PrerequisiteError, match="--allow volume=more  "):
+        check(there, volumes=volumes, ignore_volumes=True)
+    check(there, volumes=volumes, ignore_volumes=True, allow=("volume=more",))
 
 
 def test_secrets(there: Podman) -> None:

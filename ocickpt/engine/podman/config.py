@@ -56,6 +56,28 @@ class Secret(NamedSecret, frozen=True):
     target: Any = msgspec.field(default=None, name="Target")
 
 
+class Port(_Object, frozen=True, rename="lower"):
+    """Published ports: `range` of them, from `host_port` on, at one address of the host or at all ("").
+
+    Protocols are separated by commas, none is TCP (containers/common libnetwork/types/network.go, PortMapping).
+    """
+
+    host_ip: str = ""
+    container_port: int = 0
+    host_port: int = 0
+    range: int = 0
+    protocol: str = ""
+
+
+class Network(_Object, frozen=True, rename="lower"):
+    """How it is in a network (PerNetworkOptions, there), but for drivers' options, which may name links of a host."""
+
+    static_ips: Any = None
+    aliases: tuple[str, ...] = ()
+    static_mac: Any = None
+    interface_name: str = ""
+
+
 class StorageOptions(_Object, frozen=True):
     """Limits of the container's own layer."""
 
@@ -85,7 +107,7 @@ class Config(_Object, frozen=True):
     rootfs_image_name: str = ""
     created_time: str = ""
     runtime: str = ""
-    labels: Any = None
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     user_volumes: Any = None
     entrypoint: Any = None
     command: Any = None
@@ -115,7 +137,7 @@ class Config(_Object, frozen=True):
     label_nested: Any = msgspec.field(default=None, name="label_nested")
     user: Any = None
     groups: Any = None
-    host_users: Any = msgspec.field(default=None, name="HostUsers")
+    host_users: tuple[str, ...] = msgspec.field(default=(), name="HostUsers")
     umask: Any = None
     mount_all_devices: bool = False
     cdi_devices: tuple[str, ...] = ()
@@ -123,7 +145,7 @@ class Config(_Object, frozen=True):
     create_net_ns: bool = msgspec.field(default=False, name="createNetNS")
     static_ip: Any = msgspec.field(default=None, name="staticIP")
     static_mac: Any = msgspec.field(default=None, name="staticMAC")
-    new_port_mappings: Any = None
+    new_port_mappings: tuple[Port, ...] = ()
     exposed_ports: Any = None
     use_image_resolv_conf: Any = msgspec.field(default=None, name="UseImageResolvConf")
     dns_server: Any = None
@@ -133,14 +155,13 @@ class Config(_Object, frozen=True):
     use_image_hosts: Any = msgspec.field(default=None, name="UseImageHosts")
     base_hosts_file: str = ""
     hosts_add: Any = None
-    new_networks: Any = None
+    new_networks: dict[str, Network] = msgspec.field(default_factory=dict)
     network_mode: str = ""
-    network_options: Any = msgspec.field(default=None, name="network_options")
     post_configure_net_ns: Any = msgspec.field(default=None, name="postConfigureNetNS")
     # How it is run.
     stdin: Any = None
-    stop_signal: Any = None
-    stop_timeout: Any = None
+    stop_signal: int = 0
+    stop_timeout: int = 0
     timeout: Any = None
     cgroup_manager: Any = None
     no_cgroups: bool = False
@@ -152,8 +173,8 @@ class Config(_Object, frozen=True):
     log_driver: str = ""
     log_tag: Any = None
     log_size: Any = None
-    restart_policy: Any = msgspec.field(default=None, name="restart_policy")
-    restart_retries: Any = msgspec.field(default=None, name="restart_retries")
+    restart_policy: str = msgspec.field(default="", name="restart_policy")
+    restart_retries: int = msgspec.field(default=0, name="restart_retries")
     sdnotify_mode: Any = None
     systemd: Any = None
     timezone: str = ""

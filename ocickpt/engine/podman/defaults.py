@@ -1,7 +1,8 @@
 """What this host's podman gives a container that asks for nothing, for what is more than that to be told.
 
-Source: containers.conf(5), `default_capabilities`; containers/common pkg/config/default.go, pkg/seccomp/conversion.go
-and seccomp.json; podman pkg/specgen/generate/config_common.go (BlockAccessToKernelFilesystems).
+Source: containers.conf(5), `default_capabilities`, `stop_timeout`, `default_network`; containers/common
+pkg/config/default.go, pkg/seccomp/conversion.go and seccomp.json; podman pkg/specgen/generate/config_common.go
+(BlockAccessToKernelFilesystems).
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from ocickpt.errors import IntegrityError, PrerequisiteError
 
 _CONFIGURATION: Final = ("/usr/share/containers/containers.conf", "/etc/containers/containers.conf")
 _DROP_INS: Final = "/etc/containers/containers.conf.d"
-_SAYS: Final = re.compile(r"^[^#\n]*default_capabilities", re.MULTILINE)
 _PROFILES: Final = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
 _CAPABILITIES: Final = frozenset(
     {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID",
@@ -40,20 +40,39 @@ _ALLOWING: Final = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_AC
 
 def capabilities(root: Path = Path("/")) -> frozenset[str]:
     """The capabilities of a container that asks for none, without ``CAP_``; PrerequisiteError for a broken file."""
-    found = _CAPABILITIES
+    found = _setting("containers", "default_capabilities", root)
+    if isinstance(found, list):
+        return frozenset(str(each).upper().removeprefix("CAP_") for each in found)
+    return _CAPABILITIES
+
+
+def network(root: Path = Path("/")) -> str:
+    """The network of a container that names none; errors as of `capabilities`."""
+    found = _setting("network", "default_network", root)
+    return found if isinstance(found, str) and found else "podman"
+
+
+def stop_timeout(root: Path = Path("/")) -> int:
+    """For so many seconds a container that is stopped may go on; errors as of `capabilities`."""
+    found = _setting("containers", "stop_timeout", root)
+    return found if isinstance(found, int) else 10
+
+
+def _setting(table: str, key: str, root: Path) -> object:
+    """What the last of podman's configuration files says that says something; None when none does."""
+    found = None
     drop_ins = sorted((root / _DROP_INS.lstrip("/")).glob("*.conf"))
     for path in (*(root / each.lstrip("/") for each in _CONFIGURATION), *drop_ins):
         try:
             text = path.read_text("utf-8")
             # Such files are mostly comments, and long.
-            value = tomllib.loads(text).get("containers", {}) if _SAYS.search(text) else {}
-            value = value.get("default_capabilities")
+            says = re.search(rf"^[^#\n]*{key}", text, re.MULTILINE)
+            value = tomllib.loads(text).get(table, {}).get(key) if says else None
         except FileNotFoundError:
             continue
         except (OSError, ValueError, AttributeError) as error:
             raise PrerequisiteError(f"{path} cannot be read: {error}") from error
-        if isinstance(value, list):
-            found = frozenset(str(each).upper().removeprefix("CAP_") for each in value)
+        found = found if value is None else value
     return found
 
 

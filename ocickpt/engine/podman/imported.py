@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
 
 from ocickpt import oci
-from ocickpt.engine import host
+from ocickpt.asked import READ_ONLY, Asked
 from ocickpt.engine.podman import config as libpod
-from ocickpt.engine.podman import defaults
-from ocickpt.engine.podman.asked import READ_ONLY, Asked
 from ocickpt.engine.podman.config import Config
+from ocickpt.engine.podman.privileges import privileges
+from ocickpt.engine.podman.services import own_aliases, services
 from ocickpt.engine.runtime import table
 from ocickpt.errors import IntegrityError, UnsupportedError
 
@@ -39,18 +41,12 @@ _PARENTS = ("/libpod_parent", "machine.slice")
 """The parents of containers that were given none, under cgroupfs and systemd: this host takes its own."""
 _FILESYSTEMS = {"proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 _NAMESPACES = ("pid", "network", "ipc", "uts", "cgroup")
+_NETWORK_MODES = ("", "bridge", "default", "host", "none", "private")
+"""In others a process of the host would have to be started again, or another container be there."""
 # On the next start podman would change the owner or the label of all that is below the source.
 _CHANGING = {"U", "z", "Z", "O", "idmap"}
-_REFUSING = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP")
-_USUAL_POLICIES = ("SCHED_OTHER", "SCHED_BATCH", "SCHED_IDLE")
-_KERNELS = {"proc": "/proc", "sysfs": "/sys", "cgroup": "/sys/fs/cgroup", "cgroup2": "/sys/fs/cgroup"}
-"""Where a container has the kernel's filesystems."""
 _HOSTS_FILES: Final = ("image", "none")
 """What a container may have its /etc/hosts made from; anything else is a path of the host."""
-_EVERY_CALL = "every system call (no seccomp profile, or one that allows what it does not name)"
-_OWN_PROFILE = "containers-default-"
-_OWN_TYPES = ("container_t", "container_init_t")
-"""What podman itself confines containers with (containers/common pkg/apparmor; container-selinux)."""
 _VALUED = ("volume-opt", "upperdir=", "workdir=", "lowerdir=", "subpath=", "idmap=")
 
 
@@ -95,6 +91,14 @@ class Imported:
         """The name of its runtime."""
         return self.config.runtime
 
+    def publishing(self, ports: Collection[str]) -> Imported:
+        """With these `ports` in the place of its own, if there are any: that is what podman's own `-p` does then, and
+        whoever gives it wants them."""
+        if not ports:
+            return self
+        asked = tuple(each for each in self.asked if each.kind != "port")
+        return replaced(self, config=replace(self.config, new_port_mappings=()), asked=asked)
+
     def members(self, created_by: tuple[str, ...]) -> dict[str, bytes]:
         """The two files of a checkpoint archive that hold these; podman will show `created_by` as what made it."""
         config, spec = libpod.plain(self.config, created_by), oci.plain(self.spec)
@@ -118,14 +122,15 @@ def import_config(record: libpod.Record, spec: oci.Saved, graph_root: Path, volu
     volumes, secrets = _volumes(config, volume_root), _secrets(config)
     mounts, shown = _mounts(spec, volumes)
     namespaces, shared = _namespaces(spec, made=config.create_net_ns)
-    spec = replace(spec, mounts=mounts, linux=replace(spec.linux, namespaces=namespaces))
+    linux, annotations = replace(spec.linux, namespaces=namespaces), _annotations(spec.annotations, config)
+    spec = replace(spec, mounts=mounts, linux=linux, annotations=annotations)
     return Imported(
         config,
         spec,
         volumes,
         secrets,
         tuple(sorted(shown)),
-        (*_directories(shown), *_privileges(config, spec), *shared, *_given(secrets)),
+        (*_directories(shown), *privileges(config, spec), *shared, *_given(secrets), *services(config, spec.hostname)),
         _interval(config.healthcheck),
     )
 
@@ -169,7 +174,7 @@ def _checked(config: Config) -> Config:
     if not (_IMAGE.fullmatch(image) or _IMAGE_ID.fullmatch(image)):
         raise IntegrityError(f"{image[:200]!r} is not the name of an image")
     mode = config.network_mode
-    if mode.startswith(("container:", "ns:", "pasta")):
+    if mode not in _NETWORK_MODES:
         raise UnsupportedError(f"the container's network is {mode[:200]!r}, which cannot be restored elsewhere")
     if ".." in config.cgroup_parent.split("/"):
         raise IntegrityError("the container's cgroup parent is not one that podman gives")
@@ -180,6 +185,17 @@ def _checked(config: Config) -> Config:
         cgroup_parent="" if config.cgroup_parent in _PARENTS else config.cgroup_parent,
         base_hosts_file=config.base_hosts_file if config.base_hosts_file in _HOSTS_FILES else "",
         named_volumes=tuple(replace(each, options=_harmless(each.options)) for each in config.named_volumes),
+        new_networks={name: own_aliases(each) for name, each in config.new_networks.items()},
+    )
+
+
+def _annotations(given: oci.Annotations, config: Config) -> oci.Annotations:
+    """What systemd is told of how to stop it is what podman's configuration says (generateSpec, libpod)."""
+    return replace(
+        given,
+        stop_signal=str(config.stop_signal) if given.stop_signal else "",
+        kill_signal=str(config.stop_signal) if given.kill_signal and config.stop_signal else "",
+        stop_timeout=f"uint64 {config.stop_timeout * 1000000}" if given.stop_timeout and config.stop_timeout else "",
     )
 
 
@@ -253,75 +269,8 @@ def _directories(shown: dict[str, bool]) -> list[Asked]:
     ]
 
 
-def _device(device: oci.Device) -> Asked:
-    """By its numbers too: what is behind a path of the container's is whatever the checkpoint says."""
-    which = f"{device.type or 'c'}{device.major}:{device.minor}"
-    return Asked("device", f"{device.path}:{which}", f"{device.path}, which is the device {which} of the host")
-
-
 def _given(secrets: tuple[str, ...]) -> list[Asked]:
     return [Asked("secret", name, f"the secret {name}") for name in secrets]
-
-
-def _privileges(config: Config, spec: oci.Spec) -> list[Asked]:
-    """What the container may do beyond what podman gives one that asks for nothing."""
-    privileged = config.privileged or config.mount_all_devices
-    found = [Asked("privileged", "", "what --privileged gives")] if privileged else []
-    found += [_device(each) for each in sorted(spec.linux.devices, key=lambda device: device.path)]
-    if not found and (config.cdi_devices or any(rule.allow for rule in spec.linux.resources.devices)):
-        found.append(Asked("device-rules", "", "devices"))
-    return found if privileged else [*found, *_filesystems(spec), *_powers(spec.process), *_openings(config, spec)]
-
-
-def _powers(process: oci.Process) -> list[Asked]:
-    """Capabilities, and what else goes before others: in scheduling, and when memory is short."""
-    sets = process.capabilities
-    held = (*sets.bounding, *sets.effective, *sets.permitted, *sets.inheritable, *sets.ambient)
-    more = sorted(set(map(_name, held)) - defaults.capabilities())
-    found = [Asked("cap", name.lower(), f"the capability {name}") for name in more]
-    policy, spared = process.scheduler.policy, process.oom_score_adj or 0
-    if policy not in ("", *_USUAL_POLICIES):
-        found.append(Asked("scheduling", policy, f"the scheduling policy {policy}"))
-    if spared < 0:
-        found.append(Asked("oom-score-adj", str(spared), f"the oom_score_adj {spared}"))
-    return found
-
-
-def _openings(config: Config, spec: oci.Spec) -> list[Asked]:
-    """Where it is less confined than usual."""
-    found, linux, process = list[Asked](), spec.linux, spec.process
-    if not linux.seccomp or linux.seccomp.says.default_action not in _REFUSING:
-        found.append(Asked("seccomp", "unconfined", _EVERY_CALL))
-    else:
-        held = {_name(each) for each in process.capabilities.bounding}
-        if calls := defaults.more_calls(linux.seccomp.says, held):
-            shown = " ".join(calls[:20]) + (" …" if len(calls) > 20 else "")
-            found.append(Asked("syscall", ",".join(calls), f"the system calls {shown}"))
-    for paths, usual in ((linux.masked_paths, defaults.MASKED), (linux.readonly_paths, defaults.READONLY)):
-        found += [Asked("unmask", path, f"access to {path}") for path in sorted(usual - set(paths))]
-    module, profile, label = host.lsm(), process.apparmor_profile, config.process_label
-    if module == "apparmor" and not profile.startswith(_OWN_PROFILE):
-        told = f"the AppArmor profile {profile}" if profile else "no AppArmor profile"
-        found.append(Asked("apparmor", profile or "unconfined", told))
-    if module == "selinux" and (label.split(":") + [""] * 3)[2] not in _OWN_TYPES:
-        found.append(Asked("label", label or "disable", f"the SELinux label {label}" if label else "no SELinux label"))
-    return found
-
-
-def _filesystems(spec: oci.Spec) -> list[Asked]:
-    """The kernel's filesystems where no container usually has them: what is masked in one is open in another."""
-    found = list[Asked]()
-    for mount in spec.mounts:
-        kind, place = mount.type, mount.destination
-        if kind in _KERNELS and place != _KERNELS[kind]:
-            found.append(Asked("filesystem", f"{kind}:{place}", f"another {kind} at {place}"))
-        elif kind in _KERNELS and kind != "proc" and "ro" not in mount.options:
-            found.append(Asked("filesystem", f"{kind}:{place}", f"a writable {place}"))
-    return found
-
-
-def _name(capability: str) -> str:
-    return capability.upper().removeprefix("CAP_")
 
 
 def _interval(health: libpod.Healthcheck) -> str:

@@ -26,6 +26,9 @@ _MESSAGE = re.compile(r'\bmsg=("(?:[^"\\]|\\.)*")')
 _GRAPH, _IMAGES = "Using graph root ", "overlay: imagestore="
 _DATABASES = "db.sql", "libpod/db.sql"
 _PATIENCE = 1.0
+_USUAL = Path("/var/lib/containers/storage")
+USUAL = Roots(_USUAL, _USUAL / "volumes", (_USUAL,))
+"""Where it does by default."""
 
 
 def roots() -> Roots:

@@ -1,6 +1,9 @@
 """What a container asks for that podman gives nobody unasked, each as the option that allows it.
 
-KIND=VALUE      cap=sys_admin   mount=/srv/data:ro   device=/dev/fuse:c10:229   secret=dbpass   namespace=pid   …
+KIND=VALUE      cap=sys_admin   mount=/srv/data:ro   port=127.0.0.1:8080   device=/dev/fuse:c10:229   namespace=pid   …
+
+It is podman's own spelling of a value wherever podman has an option for it. Who asks, and who may be given what, is
+not known here.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ from dataclasses import dataclass
 from ocickpt.errors import IntegrityError, UsageError
 
 KINDS = (
-    *("apparmor", "cap", "device", "device-rules", "filesystem", "label", "mount", "namespace", "oom-score-adj"),
-    *("privileged", "scheduling", "seccomp", "secret", "syscall", "unmask"),
+    *("apparmor", "blkio-weight", "cap", "cgroup-conf", "cgroup-parent", "cgroups", "cpu-rt-runtime", "cpu-shares"),
+    *("device", "device-cgroup-rule", "filesystem", "hostuser", "label", "log-driver", "memory-reservation", "mount"),
+    *("namespace", "network", "oom-kill-disable", "oom-score-adj", "port", "privileged", "propagation", "restart"),
+    *("scheduling", "seccomp", "secret", "selinux", "stop-timeout", "syscall", "ulimit", "unmask", "volume"),
 )
 READ_ONLY = ":ro"
+_TCP = "/tcp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +50,29 @@ def not_allowed(asked: Iterable[Asked], allowed: Collection[str]) -> list[Asked]
     return [each for each in asked if given.isdisjoint(_allowing(_plain(each.option)))]
 
 
+def check(options: Iterable[str]) -> None:
+    """UsageError for an option that is none."""
+    for each in options:
+        _plain(each)
+
+
 def _allowing(option: str) -> tuple[str, ...]:
-    """The options that allow it: who may write may read."""
-    return (option, option.removesuffix(READ_ONLY)) if option.startswith("mount=") else (option,)
+    """The options that allow it: who may write may read, who may listen everywhere may do so at one address."""
+    kind, _, value = option.partition("=")
+    if kind == "mount":
+        return option, option.removesuffix(READ_ONLY)
+    if kind == "port":
+        return option, f"port={value.rpartition(':')[2]}"
+    return (option,)
 
 
 def _plain(option: str) -> str:
-    """An option as it is compared: capabilities in whatever case, with CAP_ or without."""
+    """An option as it is compared: capabilities in whatever case, with CAP_ or without; a port is one of TCP."""
     kind, _, value = option.partition("=")
     if kind not in KINDS:
         raise UsageError(
             f"{option[:200]!r} says nothing that can be allowed", hint=f"KIND=VALUE, where KIND is {', '.join(KINDS)}"
         )
-    return f"cap={value.lower().removeprefix('cap_')}" if kind == "cap" else option
+    if kind == "cap":
+        return f"cap={value.lower().removeprefix('cap_')}"
+    return option.removesuffix(_TCP) if kind == "port" else option
