@@ -14,7 +14,7 @@ def check(images: Images, expected: Expected) -> None:
     Raises IntegrityError for what such a container cannot have, UnsupportedError for what this version does not know.
     """
     try:
-        images.decode_all()
+        images.check_fields(expected)
         tasks.check_processes(images, expected)
         mounts.check_mounts(images.numbered("mountpoints"), expected)
         files.check_files(images, expected)

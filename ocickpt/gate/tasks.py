@@ -6,7 +6,9 @@ capabilities(7), "Transformation of capabilities during execve()".
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 from collections.abc import Iterable
 from typing import Final
 
@@ -27,14 +29,66 @@ _KEEP_CAPS: Final = 1 << 4
 """The one securebit that takes no CAP_SETPCAP (capabilities(7))."""
 _USUAL_POLICIES: Final = (0, 3, 5)
 """SCHED_OTHER, SCHED_BATCH, SCHED_IDLE (sched(7))."""
+_RESET_ON_FORK: Final = 1 << 30
+"""SCHED_RESET_ON_FORK, which takes something away."""
 _LIMITS: Final = (
     "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
     "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
 )  # fmt: skip
 """In the order of CRIU's images, which is the kernel's (asm-generic/resource.h)."""
+_BY_DEFAULT: Final = {"NICE": 0, "RTPRIO": 0, "MSGQUEUE": 819200}
+"""What the kernel limits on every machine alike, for what is not the process's own (asm-generic/resource.h)."""
 _NO_LIMIT: Final = (1 << 64) - 1
 _RUN: Final = re.compile(r"[0-9a-f-]{0,64}", re.ASCII)
-_PROPERTY: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+", re.ASCII | re.IGNORECASE)
+_PROPERTIES: Final = frozenset(
+    [
+        "cgroup.clone_children",
+        "notify_on_release",
+        "cgroup.procs",
+        "tasks",
+        "cgroup.subtree_control",
+        "cgroup.max.descendants",
+        "cgroup.max.depth",
+        "cgroup.freeze",
+        "cgroup.type",
+        "cpu.shares",
+        "cpu.cfs_period_us",
+        "cpu.cfs_quota_us",
+        "cpu.rt_period_us",
+        "cpu.rt_runtime_us",
+        "memory.limit_in_bytes",
+        "memory.memsw.limit_in_bytes",
+        "memory.swappiness",
+        "memory.soft_limit_in_bytes",
+        "memory.move_charge_at_immigrate",
+        "memory.oom_control",
+        "memory.use_hierarchy",
+        "memory.kmem.limit_in_bytes",
+        "memory.kmem.tcp.limit_in_bytes",
+        "cpuset.cpus",
+        "cpuset.mems",
+        "cpuset.memory_migrate",
+        "cpuset.cpu_exclusive",
+        "cpuset.mem_exclusive",
+        "cpuset.mem_hardwall",
+        "cpuset.memory_spread_page",
+        "cpuset.memory_spread_slab",
+        "cpuset.sched_load_balance",
+        "cpuset.sched_relax_domain_level",
+        "blkio.weight",
+        "freezer.state",
+        "net_cls.classid",
+        "net_prio.ifpriomap",
+        "pids.max",
+        "devices.list",
+    ]
+)
+"""What CRIU writes of a cgroup (criu/cgroup-props.c), without release_agent, a program that the host's root runs."""
+_OF_HOST_TRAFFIC: Final = ("net_cls.classid", "net_prio.ifpriomap")
+"""What the host's firewall and queues go by; podman gives no container any."""
+_USUAL_DEVICES: Final = (("c", "136", "*"), ("c", "10", "200"))
+"""Terminals, and /dev/net/tun, which runc gives everybody."""
+_DEVICE: Final = re.compile(r"([abc]) (\d+|\*):(\d+|\*) ([rwm]+)", re.ASCII)
 _LOOPBACK: Final = 1
 """nd_type (images/netdev.proto)."""
 _NETWORK: Final = "extRootNetNS"
@@ -63,7 +117,7 @@ def check_processes(images: Images, expected: Expected) -> None:
         if len(found) != 1:
             raise IntegrityError(f"core-{number}.img has {len(found)} messages instead of one")
         _check_core(number, found[0], expected, sets)
-    _check_cgroups(images.messages("cgroup"))
+    _check_cgroups(images.messages("cgroup"), expected)
 
 
 def _check_namespaces(images: Images, expected: Expected, pids: Iterable[int]) -> None:
@@ -128,12 +182,11 @@ def _check_core(number: int, core: Message, expected: Expected, sets: set[int]) 
     if not core.HasField("thread_core") or not thread.HasField("creds"):
         raise IntegrityError(f"the checkpoint does not say who thread {number} is: it has no credentials")
     creds = thread.creds
-    if problem := _identity(creds, expected) or _capabilities(creds, expected) or _label(creds, expected):
+    for rule in (_identity, _capabilities, _label):
+        if problem := rule(creds, expected):
+            raise IntegrityError(f"thread {number} of the checkpoint {problem}")
+    if problem := _scheduling(thread, expected):
         raise IntegrityError(f"thread {number} of the checkpoint {problem}")
-    if thread.sched_policy not in _USUAL_POLICIES and not (expected.realtime or expected.may("SYS_NICE")):
-        raise IntegrityError(
-            f"thread {number} of the checkpoint has the real-time policy {thread.sched_policy}: it takes CAP_SYS_NICE"
-        )
     if {core.thread_core.cg_set, process.cg_set if process else 0} - sets:
         raise IntegrityError(f"thread {number} of the checkpoint is in a cgroup that its images do not name")
     if process and (problem := _limits(process, expected)):
@@ -144,14 +197,12 @@ def _identity(creds: Message, expected: Expected) -> str:
     """Who a thread is that no process of the container can become; nothing if it can."""
     if expected.no_new_privileges and not creds.no_new_privs:
         return "does without the container's no_new_privs"
-    if not expected.no_new_privileges:
-        return ""  # a program that is setuid may be started (sudo), and one that is root may drop it
-    uids = {creds.uid, creds.euid, creds.suid, creds.fsuid}
-    if not expected.permitted & _bit(7) and uids != {expected.uid}:
-        return f"is user {min(uids - {expected.uid})}, which user {expected.uid} cannot become under no_new_privs"
-    gids = {creds.gid, creds.egid, creds.sgid, creds.fsgid, *creds.groups}
-    if not expected.permitted & _bit(6) and gids - expected.groups:
-        return f"is in group {min(gids - expected.groups)}, which cannot be joined under no_new_privs"
+    for uid in (creds.uid, creds.euid, creds.suid, creds.fsuid):
+        if not expected.is_user(uid):
+            return f"is user {uid}, which user {expected.uid} cannot become under no_new_privs"
+    for gid in (creds.gid, creds.egid, creds.sgid, creds.fsgid, *creds.groups):
+        if not expected.is_in(gid):
+            return f"is in group {gid}, which cannot be joined under no_new_privs"
     return ""
 
 
@@ -159,9 +210,7 @@ def _capabilities(creds: Message, expected: Expected) -> str:
     """What a thread has that no process of the container can come to have."""
     sets = {name: _mask(getattr(creds, f"cap_{name}")) for name in ("inh", "prm", "eff", "bnd", "amb")}
     held = sets["prm"] | sets["eff"] | sets["amb"]
-    extra = (held | sets["bnd"] | sets["inh"] & ~expected.inheritable) & ~expected.bounding
-    if not extra and expected.no_new_privileges:
-        extra = held & ~expected.permitted
+    extra = (sets["bnd"] | sets["inh"] & ~expected.inheritable) & ~expected.bounding | held & ~expected.reachable
     if extra:
         return f"has capabilities that its container cannot have: {' '.join(capability_names(extra))}"
     if creds.secbits & ~_KEEP_CAPS and not expected.may("SETPCAP"):
@@ -174,11 +223,30 @@ def _label(creds: Message, expected: Expected) -> str:
 
     What the images say of their module is no help: without one CRIU takes any label.
     """
-    label, module = text(creds.lsm_profile).partition(" (")[0], host.lsm()
-    if module == "selinux" and expected.selinux and label.split(":")[:3] != expected.selinux.split(":")[:3]:
-        return f"would run as {label[:200] or 'nothing'} instead of {expected.selinux}"
-    if module == "apparmor" and expected.apparmor and not f"{label}//".startswith(f"{expected.apparmor}//"):
-        return f"would run as {label[:200] or 'nothing'} instead of {expected.apparmor}"
+    module = host.lsm()
+    for each, may_lack in ((creds.lsm_profile, False), (creds.lsm_sockcreate, True)):
+        label = text(each).partition(" (")[0]
+        if may_lack and not label:
+            continue
+        if module == "selinux" and expected.selinux and label.split(":")[:3] != expected.selinux.split(":")[:3]:
+            return f"would run as {label[:200] or 'nothing'} instead of {expected.selinux}"
+        if module == "apparmor" and expected.apparmor and not f"{label}//".startswith(f"{expected.apparmor}//"):
+            return f"would run as {label[:200] or 'nothing'} instead of {expected.apparmor}"
+    return ""
+
+
+def _scheduling(thread: Message, expected: Expected) -> str:
+    policy = thread.sched_policy & ~_RESET_ON_FORK
+    if expected.may("SYS_NICE"):
+        return ""
+    if policy not in _USUAL_POLICIES and not expected.realtime:
+        return f"has the real-time policy {policy}: it takes CAP_SYS_NICE"
+    if thread.sched_prio and policy in _USUAL_POLICIES:
+        return f"has the real-time priority {thread.sched_prio} under a policy that has none"
+    # RLIMIT_NICE is 20 less the lowest value (setrlimit(2)); whoever restores hands on his own, as to any container.
+    least = min(0, os.getpriority(os.PRIO_PROCESS, 0), 20 - expected.hard_limits.get("NICE", 20))
+    if thread.sched_nice < least:
+        return f"has the nice value {thread.sched_nice}: it takes CAP_SYS_NICE"
     return ""
 
 
@@ -188,12 +256,24 @@ def _limits(process: Message, expected: Expected) -> str:
     if expected.may("SYS_RESOURCE"):
         return ""
     for name, limit in zip(_LIMITS, process.rlimits.rlimits, strict=False):
-        most = expected.hard_limits.get(name, _NO_LIMIT)
+        most = expected.hard_limits.get(name, _unnamed(name))
         if max(limit.cur, limit.max) > most:
             return f"may have {max(limit.cur, limit.max)} of {name}, its container {most} (RLIMIT_{name})"
     if process.oom_score_adj < min(0, expected.oom_score_adj):
         return f"has the oom_score_adj {process.oom_score_adj}, its container {expected.oom_score_adj}"
     return ""
+
+
+def _unnamed(name: str) -> int:
+    """The most that a container has of what its specification does not limit.
+
+    It has that of who starts it. What this is depends on the machine's memory, and a container may come from a larger
+    one: so only what a kernel gives nobody by itself is held, against what whoever restores has himself.
+    """
+    if name not in _BY_DEFAULT:
+        return _NO_LIMIT
+    own = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1]
+    return max(_BY_DEFAULT[name], _NO_LIMIT if own == resource.RLIM_INFINITY else own)
 
 
 def check_cgroups(images: Images, container: str, expected: Expected, *, ignored: bool) -> None:
@@ -225,7 +305,7 @@ def check_cgroups(images: Images, container: str, expected: Expected, *, ignored
                     raise IntegrityError(f"the checkpoint would change the cgroup {directory.dir_name[:200]!r}")
 
 
-def _check_cgroups(cgroups: Iterable[Message]) -> None:
+def _check_cgroups(cgroups: Iterable[Message], expected: Expected) -> None:
     """Refuse paths that lead elsewhere, and properties that are none: CRIU writes them as root."""
     for cgroup in cgroups:
         for member in (member for each in cgroup.sets for member in each.ctls):
@@ -234,24 +314,46 @@ def _check_cgroups(cgroups: Iterable[Message]) -> None:
                 raise IntegrityError(f"the checkpoint names the cgroup {path[:200]!r}, which leads out of its own")
         for controller in cgroup.controllers:
             for directory in controller.dirs:
-                _check_directory(directory)
+                _check_directory(directory, expected)
 
 
-def _check_directory(directory: Message) -> None:
+def _check_directory(directory: Message, expected: Expected) -> None:
     if ".." in directory.dir_name.split("/"):
         raise IntegrityError(
             f"the checkpoint names the cgroup {directory.dir_name[:200]!r}, which leads out of its own"
         )
+    _check_perms(directory.dir_name, directory.dir_perms)
     for each in directory.properties:
-        if not _PROPERTY.fullmatch(each.name):
+        if each.name not in _PROPERTIES:
             raise IntegrityError(f"the checkpoint sets {each.name[:200]!r} of a cgroup, which is no property of one")
+        _check_perms(each.name, each.perms)
+        if each.name in _OF_HOST_TRAFFIC and re.search(r"[1-9]", re.sub(r"(?m)^\S+ ", "", each.value)):
+            raise IntegrityError(f"the checkpoint sets {each.name} of a cgroup to {each.value[:100]!r}")
+        for line in each.value.splitlines() if each.name == "devices.list" else ():
+            _check_device(line, expected)
     for child in directory.children:
-        _check_directory(child)
+        _check_directory(child, expected)
+
+
+def _check_perms(name: str, perms: Message) -> None:
+    """Who may write to a cgroup, or change its owner, decides on all that is below it."""
+    if perms.mode & 0o7022 or perms.uid or perms.gid:
+        raise IntegrityError(
+            f"the checkpoint gives user {perms.uid} the cgroup's {name[:200]!r} with the mode {perms.mode & 0o7777:o}"
+        )
+
+
+def _check_device(line: str, expected: Expected) -> None:
+    """One line of devices.list: ``TYPE MAJOR:MINOR ACCESS`` (cgroup-v1/devices.rst). Making nodes takes CAP_MKNOD."""
+    found = _DEVICE.fullmatch(line)
+    if not found:
+        raise IntegrityError(f"the checkpoint has the device rule {line[:100]!r}, which is none")
+    kind, major, minor, access = found.groups()
+    if access == "m" or (kind, major, minor) in _USUAL_DEVICES:
+        return
+    if "*" in (major, minor) or (kind, int(major), int(minor)) not in expected.devices:
+        raise IntegrityError(f"the checkpoint has the device rule {line[:100]!r}, which is more than its container's")
 
 
 def _mask(words: Iterable[int]) -> int:
     return sum(word << 32 * position for position, word in enumerate(words))
-
-
-def _bit(number: int) -> int:
-    return 1 << number
