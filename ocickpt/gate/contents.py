@@ -83,7 +83,7 @@ def pipes(reader: Reader) -> Iterator[Message]:
 
 
 def check_queues(reader: Reader) -> Iterator[Message]:
-    """What is in sockets. The files that come along are named by their number in files.img, where they are looked at."""
+    """What is in sockets. Files that come along are named by their number in files.img, where they are looked at."""
     while reader.more():
         yield (entry := reader.message())
         reader.skip(entry.length)

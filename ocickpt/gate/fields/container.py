@@ -26,7 +26,7 @@ from ocickpt.gate.fields.process import NANOSECONDS
 
 _FORM: Final = "mounts._check_form"
 _PLACE: Final = "mounts.check_mounts"
-_CGROUP: Final = "tasks._check_cgroups"
+_CGROUP: Final = "cgroups.check_values"
 _NETWORK: Final = "tasks._check_network"
 _SYSCTL: Final = each(PART, 256)
 _SETTINGS: Final = each(free("net.ipv4.conf of a network of the container's own"), 256)
@@ -63,7 +63,7 @@ ROWS: Final[dict[str, Row]] = {
     "cgroup_dir_entry": row(
         "cgroup.proto:17",
         {
-            "dir_name": text(rule="tasks._check_directory"),
+            "dir_name": text(rule="cgroups._check_directory"),
             "children": each(PART, 1 << 16),
             "properties": each(PART, 256),
             "dir_perms": PART,
@@ -72,14 +72,14 @@ ROWS: Final[dict[str, Row]] = {
     "cgroup_prop_entry": row(
         "cgroup.proto:11",
         {
-            "name": text(most=255, rule="tasks._check_directory"),
-            "value": text(most=1 << 16, rule="tasks._check_directory"),
+            "name": text(most=255, rule="cgroups._check_directory"),
+            "value": text(most=1 << 16, rule="cgroups._check_directory"),
             "perms": PART,
         },
     ),
     "cgroup_perms": row(
         "cgroup.proto:5",
-        {"mode": held("tasks._check_directory", Bits(0o177777)), "uid gid": held("tasks._check_directory")},
+        {"mode": held("cgroups._check_directory", Bits(0o177777)), "uid gid": held("cgroups._check_directory")},
     ),
     "netns_entry": row(
         "netdev.proto:64",
