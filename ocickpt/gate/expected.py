@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from ocickpt import oci
+from ocickpt.engine import host
 from ocickpt.errors import IntegrityError
 from ocickpt.trust.process import capability_mask
 
@@ -110,6 +111,11 @@ class Expected:
     def reachable(self) -> int:
         """The capabilities that a process can come to have: under no_new_privs none that it did not begin with."""
         return self.permitted if self.no_new_privileges else self.bounding
+
+    def may_bind(self, port: int) -> bool:
+        """Whether a process of it can use this port: any of a network of its own, else what its host does not reserve."""
+        reserved = 0 < port < host.first_free_port()
+        return "network" in self.namespaces or self.may("NET_BIND_SERVICE") or not reserved
 
     def is_user(self, uid: int) -> bool:
         """Whether a process of it can come to be this user: any, where it may start programs that are setuid (sudo)."""

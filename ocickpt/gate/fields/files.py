@@ -42,7 +42,7 @@ ROWS: Final[dict[str, Row]] = {
             "flags": only(0, 1, why="FD_CLOEXEC"),
             "fd": _DESCRIPTOR,
             # The label that SELinux gives the socket or file, CRIU asks for it before it opens.
-            "xattr_security_selinux": text(rule="files._check_descriptors"),
+            "xattr_security_selinux": text(rule="files._check_descriptor"),
         },
     ),
     "file_entry": row(

@@ -194,12 +194,13 @@ ROWS: Final[dict[str, Row]] = {
     "vma_entry": row(
         "vma.proto:7",
         {
-            "start end pgoff shmid": held("files._check_memory", range(1 << 64)),
+            "start end": held("mappings._layout"),
+            "pgoff shmid": free(NAME),
             # READ, WRITE, EXEC, SEM, GROWSDOWN.
             "prot": limited(Bits(0xF | 1 << 24), why=MEMORY),
             # What mmap(2) has, and the sizes of huge pages.
             "flags": limited(Bits(0xFC1FF93F), why=MEMORY),
-            "status": held("files._check_memory", Bits(0x1FFEF)),
+            "status": held("mappings._kinds"),
             "fd": only(-1),
             "madv": limited(Bits((1 << 32) - 1), why=MEMORY),
             "fdflags": limited(OPEN),
