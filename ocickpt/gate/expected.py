@@ -113,7 +113,7 @@ class Expected:
         return self.permitted if self.no_new_privileges else self.bounding
 
     def may_bind(self, port: int) -> bool:
-        """Whether a process of it can use this port: any of a network of its own, else what its host does not reserve."""
+        """Whether a process of it can use this port: any of its own network, else what its host does not reserve."""
         reserved = 0 < port < host.first_free_port()
         return "network" in self.namespaces or self.may("NET_BIND_SERVICE") or not reserved
 

@@ -63,8 +63,8 @@ _LINKED: Final = 0
 """remap_type of a file that has another name."""
 _GHOSTS: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)
 _MAGIC: Final = re.compile(r"/(?:\d+|self|thread-self)(?:/task/\d+)?/(?:(?:root|cwd|exe)(?:/|$)|(?:fd|map_files|ns)/)")
-"""Links of /proc that lead to what a process has open (proc(5)): when CRIU opens them, it is CRIU that has it. Of what a
-process has open through one the kernel tells the file's own path."""
+"""Links of /proc that lead to what a process has open (proc(5)): when CRIU opens them, it is CRIU that has it. Of what
+a process has open through one the kernel tells the file's own path."""
 
 
 def check_files(images: Images, expected: Expected) -> None:

@@ -127,6 +127,7 @@ class _Tree:
         self._check_places()
         for path, mount in self._mounts.items():
             self._check_mount(path, mount)
+            self._check_settings(path, mount)
         if self._missing and not self._free:
             raise IntegrityError(f"the checkpoint lacks the mount at {self._missing[0][:200]!r} that its container has")
         for path in sorted((self._expected.masked | self._expected.readonly) & _EVERYWHERE):
@@ -158,10 +159,6 @@ class _Tree:
         """One mount: who asked for it, and with which flags."""
         what, expected = f"the checkpoint's mount at {path[:200]!r}", self._expected
         wanted = self._wanted.get(path)
-        if path != "/" and not mount.ext_key:
-            _check_options(what, mount, wanted, expected)
-        if not self._free:
-            self._check_propagation(what, path, mount)
         if path == "/":
             if mount.ext_key or (expected.root_readonly and not mount.flags & RDONLY):
                 raise IntegrityError(f"{what} is writable, and the container's root filesystem is not")
@@ -177,12 +174,14 @@ class _Tree:
         elif not self._belongs(path, mount):
             raise IntegrityError(f"the container has no mount at {path[:200]!r}, its checkpoint has one")
 
-    def _check_propagation(self, what: str, path: str, mount: Message) -> None:
-        """A shared mount is the host's too, where it comes from there. The root filesystem may receive (runc's default
-        is rslave): what is mounted on the host below it is its engine's doing."""
-        wanted = self._wanted.get(path)
+    def _check_settings(self, path: str, mount: Message) -> None:
+        """How one is mounted, and what it shares. The root filesystem may receive (runc's default is rslave): what is
+        mounted on the host below it is its engine's doing."""
+        what, wanted = f"the checkpoint's mount at {path[:200]!r}", self._wanted.get(path)
+        if path != "/" and not mount.ext_key:
+            _check_options(what, mount, wanted, self._expected)
         shares = self._expected.shares_root if path == "/" else wanted and wanted.shares
-        if (mount.shared_id or (mount.master_id and path != "/")) and not shares:
+        if (mount.shared_id or (mount.master_id and path != "/")) and not (shares or self._free):
             raise IntegrityError(f"{what} shares what is mounted below it, and the container's does not")
 
     def _check_readonly(self, what: str, path: str, mount: Message) -> None:

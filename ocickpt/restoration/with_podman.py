@@ -30,7 +30,7 @@ from ocickpt.errors import (
     PrerequisiteError,
     StorageError,
 )
-from ocickpt.gate import deleted_files, verification
+from ocickpt.gate import places, verification
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import Kind, Progress, Stage, parse_json
@@ -205,7 +205,7 @@ class WithPodman(Way):
         rebuilder, options, hint = self._saved.rebuilder, self._options, "`ocickpt setup` makes do without"
         rebuilder.expect(Kind.STATE, Kind.MEMORY, Kind.ROOTFS, Kind.VOLUME)
         image = podman.image(self._imported.image_id)
-        deleted_files.check_packed(rebuilder, self._imported, image.layers if image else (), hint)
+        places.check_packed(rebuilder, self._imported, image.layers if image else (), hint)
         rebuilder.whole(
             self.work / outcome.IMPORT,
             members,

@@ -98,7 +98,7 @@ PACKET = {
 }  # fmt: skip
 INTERNET = {
     "ino": 1, "family": 2, "type": 3, "proto": 1, "state": 7, "src_port": 0, "dst_port": 0, "flags": 2, "backlog": 0,
-    "opts": SOCKET, "ns_id": "net_ns_id",
+    "src_addr": ["0.0.0.0"], "dst_addr": ["0.0.0.0"], "opts": SOCKET, "ns_id": "net_ns_id",
 }  # fmt: skip
 NETLINK = {
     "ino": 1, "protocol": 12, "state": 7, "flags": 2, "portid": 0, "groups": [1], "dst_portid": 0, "dst_group": 0,
@@ -324,7 +324,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
         "a socket that marks packets",
         Case(
             file("INETSK", "isk", **INTERNET | {"type": 2, "proto": 17, "opts": SOCKET | {"so_mark": 7}}),
-            "marks packets",
+            "so_mark 7, which takes CAP_NET_ADMIN",
         ),
     )
     yield (

@@ -181,7 +181,7 @@ ROWS: Final[dict[str, Row]] = {
     ),
     "remap_file_path_entry": row(
         "remap-file-path.proto:14",
-        {"orig_id remap_id remap_type": held("remaps.check_remaps")},
+        {"orig_id remap_id remap_type": held("paths.check_paths")},
     ),
     "ghost_file_entry": row(
         "ghost-file.proto:8",
