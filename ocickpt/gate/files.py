@@ -8,7 +8,6 @@ namespaces.c, tty.c; runc criu_linux.go, crun criu.c (descriptors.json).
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import posixpath
@@ -18,10 +17,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from ocickpt.engine import host
-from ocickpt.engine.files import archive
 from ocickpt.errors import IntegrityError
 from ocickpt.gate.expected import Expected
-from ocickpt.gate.images import Images, Message, text
+from ocickpt.gate.images import FILESYSTEMS, Images, Message, text
 from ocickpt.model import FileType
 
 _REGULAR, _PACKET, _NAMESPACE, _TUN, _EXTERNAL, _BPF, _FANOTIFY, _INOTIFY = 1, 10, 14, 15, 16, 19, 12, 8
@@ -102,10 +100,10 @@ def check_files(images: Images, expected: Expected) -> None:
 
 def check_nodes(images: Images, expected: Expected) -> None:
     """Refuse device nodes in the container's own filesystems in memory, which CRIU unpacks as root."""
-    for name in images.names(r"tmpfs-(dev-)?\d+\.tar\.gz"):
-        for member in archive.nested(io.BytesIO(images.raw(name)), f"{name}.img"):
+    for name in images.names(FILESYSTEMS):
+        for member in images.filesystem(name):
             mode = {FileType.CHARACTER: stat.S_IFCHR, FileType.BLOCK: stat.S_IFBLK}.get(member.type, 0)
-            _check_node(repr(member.name[:200]), mode, member.major, member.minor, expected)
+            _check_node(repr(member.path[:200]), mode, member.major, member.minor, expected)
 
 
 def check_descriptors(data: bytes) -> None:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from ocickpt.engine import criu
 from ocickpt.errors import IntegrityError, UnsupportedError
-from ocickpt.gate import contents
+from ocickpt.gate import contents, tars
 from ocickpt.gate.contents import Message
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.fields.walk import check_message
+from ocickpt.gate.tars import Member
 
 __all__ = ["Images", "Message", "text"]
 
@@ -126,6 +127,11 @@ class Images:
     def raw(self, name: str) -> bytes:
         """The bytes of an image."""
         return self._read(f"{name}.img")
+
+    def filesystem(self, name: str) -> Iterator[Member]:
+        """What a filesystem in memory holds; nothing when it is not there. IntegrityError."""
+        there = f"{name}.img" in self._names
+        return tars.members(self.raw(name), f"the checkpoint's {name}.img") if there else iter(())
 
     def check_fields(self, expected: Expected) -> None:
         """Read all there is, and refuse what the table of fields has not. IntegrityError, UnsupportedError."""

@@ -12,7 +12,6 @@ images/remap-file-path.proto.
 
 from __future__ import annotations
 
-import io
 import os
 import posixpath
 import re
@@ -21,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple, TypeAlias
 
-from ocickpt.engine.files import archive
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate.expected import RDONLY, Expected
 from ocickpt.gate.files import is_magic
@@ -223,13 +221,10 @@ class _View:
         """The members of a filesystem in memory by their paths."""
         if name not in self._in_memory:
             found = self._in_memory[name] = {}
-            there = self._images.names(re.escape(name))
-            for member in archive.nested(io.BytesIO(self._images.raw(name)), f"{name}.img") if there else ():
+            for member in self._images.filesystem(name):
                 link = member.link if member.type is FileType.SYMLINK else ""
                 seen = Seen(link, member.uid, member.gid, _mode(member.type, member.mode))
-                if member.type is FileType.HARDLINK:
-                    seen = found.get(posixpath.normpath(member.link), seen)
-                found[posixpath.normpath(member.name)] = seen
+                found[member.path] = found[member.link] if member.type is FileType.HARDLINK else seen
         return self._in_memory[name]
 
 

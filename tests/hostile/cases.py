@@ -40,6 +40,7 @@ from tests.hostile.changing import (
     mounted,
     mounts,
     namespace_of_criu,
+    node,
     not_mounted,
     odd_capabilities,
     of_another,
@@ -207,9 +208,12 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "a block device opened by its name", Case(regular(mode=0o060600), "opens the block device")
     yield "a file of a plugin", Case(regular(ext=True), "only a plugin")
     yield "the host's network held open", Case(host_network, "a namespace of the host")
-    yield "a block device among files in memory", Case(tmpfs(("disk", tarfile.BLKTYPE, 8, 0)), "block device 8:0")
-    yield "a memory device among files in memory", Case(tmpfs(("mem", tarfile.CHRTYPE, 1, 1)), "character device 1:1")
-    yield "a way out of files in memory", Case(tmpfs(("../../owned", tarfile.CHRTYPE, 1, 3)), "leads outside")
+    yield "a block device among files in memory", Case(tmpfs(node("./disk", tarfile.BLKTYPE, 8, 0)), "block device 8:0")
+    yield (
+        "a memory device among files in memory",
+        Case(tmpfs(node("./mem", tarfile.CHRTYPE, 1, 1)), "character device 1:1"),
+    )
+    yield "a way out of files in memory", Case(tmpfs(node("./../../owned", tarfile.CHRTYPE, 1, 3)), "leads outside")
     yield "a device among deleted files", Case(ghost, "block device 8:0")
     yield "a device in the root filesystem", Case(rootfs, "block device 8:0")
 
