@@ -44,7 +44,7 @@ ROWS: Final[dict[str, Row]] = {
             "root mountpoint": text(rule=_FORM),
             "source": text(rule=_PLACE),
             "options": text(rule="mounts._check_options"),
-            "shared_id master_id": held("mounts._check_settings"),
+            "shared_id master_id": held("mounts.check_mounts"),
             "with_plugin ext_mount internal_sharing deleted": held(_FORM),
             "fsname": text(rule=_FORM),
             "ext_key": text(rule=_PLACE),

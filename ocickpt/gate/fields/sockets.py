@@ -154,7 +154,7 @@ ROWS: Final[dict[str, Row]] = {
         {
             # SCM_RIGHTS, of at most SCM_MAX_FD files (net/scm.h).
             "type": limited((1,)),
-            "rights": each(held("contents.check_queues"), 253),
+            "rights": each(free(NAME), 253),
         },
     ),
     "tcp_stream_entry": row(
