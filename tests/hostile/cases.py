@@ -10,13 +10,12 @@ import json
 import struct
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from tests.hostile.case import OPTIONS, USER, VOLUME, Case
 from tests.hostile.changing import (
     ALLOW,
     FIRST,
     MARK,
-    Change,
     allowing,
     any_personality,
     behind_a_symlink,
@@ -60,32 +59,14 @@ from tests.hostile.changing import (
     without_field,
     writable,
 )
+from tests.hostile.field_cases import field_cases
+
+__all__ = ["CASES", "OPTIONS", "Case"]
 
 HOOKS = {
     each: [{"path": "/bin/touch", "args": ["touch", MARK]}]
     for each in ("prestart", "createRuntime", "poststart", "poststop")
 }
-PLAIN, USER, VOLUME = "plain", "user", "volume"
-OPTIONS = {
-    PLAIN: (),
-    VOLUME: ("--volume", "held:/data:ro"),
-    USER: ("--user", "33:33", "--security-opt", "no-new-privileges"),
-}
-"""How the good containers are made."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One crafted checkpoint."""
-
-    change: Change
-    said: str = ""
-    """A part of the sentence that refuses it; empty for what is made harmless instead."""
-    on_start: str | None = None
-    """What is said where the new container's own specification is what counts, if it is something else."""
-    container: str = PLAIN
-
-
 PROC = {"type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}
 CGROUP = {"type": "cgroup", "source": "cgroup", "destination": "/sys/fs/cgroup", "options": ["rw"]}
 ALL = [0xFFFFFFFF, 0x1FF]
@@ -448,4 +429,4 @@ def _cases() -> Iterator[tuple[str, Case]]:
     )
 
 
-CASES = dict(_cases())
+CASES = {**dict(_cases()), **dict(field_cases())}

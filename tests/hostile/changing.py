@@ -11,6 +11,7 @@ import json
 import struct
 import tarfile
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 Members = dict[str, bytes]
@@ -108,7 +109,8 @@ def process(**values: Any) -> Change:
 
 def image(name: str, magic: str, *entries: Json) -> Change:
     """Add an image of these messages."""
-    return lambda members: save(members, f"checkpoint/{name}.img", {"magic": magic, "entries": list(entries)})
+    # pycriu takes out of them what it writes.
+    return lambda members: save(members, f"checkpoint/{name}.img", {"magic": magic, "entries": deepcopy(list(entries))})
 
 
 def raw(name: str, data: bytes = b"x") -> Change:

@@ -35,6 +35,16 @@ class Bits:
 
 
 @dataclass(frozen=True, slots=True)
+class Either:
+    """What is among one of these."""
+
+    parts: tuple[Values, ...]
+
+    def __contains__(self, value: object) -> bool:
+        return any(value in part for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
 class Length:
     """Bytes, of a length."""
 

@@ -14,6 +14,7 @@ from ocickpt.gate.fields.cells import (
     PARTS,
     Bits,
     Cell,
+    Either,
     Row,
     data,
     each,
@@ -33,7 +34,9 @@ SECONDS: Final = limited(range(1 << 63))
 OPEN: Final = Bits(0o37777003 & ~0o1300)
 """What fcntl(2) tells of an open file. Not O_CREAT, O_EXCL, O_TRUNC: the kernel forgets them (do_dentry_open in
 fs/open.c), and CRIU, which hands all to open(2) as root, would make and empty files."""
-CLOCKS: Final = Bits(0xFFFFFFF7)
+CLOCKS: Final = Either((range(8), (10, 11), range(1 << 31, 1 << 32)))
+"""Those of everybody, and of what a process has used of the processor, whose numbers are below zero. 8 and 9 wake the
+machine (linux/time.h)."""
 _COMM: Final = text(most=15)
 _SETS: Final = each(held("tasks._capabilities"), 2, 2)
 _TASK: Final = held("tasks._check_core")
@@ -200,7 +203,8 @@ ROWS: Final[dict[str, Row]] = {
             "prot": limited(Bits(0xF | 1 << 24), why=MEMORY),
             # What mmap(2) has, and the sizes of huge pages.
             "flags": limited(Bits(0xFC1FF93F), why=MEMORY),
-            "status": held("mappings._kinds"),
+            # Not what CRIU notes there while it restores: VMA_CLOSE, VMA_NO_PROT_WRITE, VMA_PREMMAPED.
+            "status": held("mappings._kinds", Bits(0x1FFEF)),
             "fd": only(-1),
             "madv": limited(Bits((1 << 32) - 1), why=MEMORY),
             "fdflags": limited(OPEN),
