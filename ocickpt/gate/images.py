@@ -84,6 +84,10 @@ REFUSED: Final = {
 """What CRIU would act on, and why no checkpoint of a podman container has it."""
 
 _KINDS: Final = {**{pattern: (kind, contents.plain) for pattern, kind in DECODED.items()}, **FOLLOWED}
+_LISTED: Final = re.compile("|".join(_KINDS), re.ASCII)
+_IS_PAGEMAP: Final = re.compile(PAGEMAPS, re.ASCII)
+_IS_KNOWN: Final = re.compile("|".join((*_KINDS, *OTHERS)), re.ASCII)
+_IS_REFUSED: Final = re.compile("|".join(REFUSED), re.ASCII)
 _COMMON: Final = 0x54564319
 """IMG_COMMON_MAGIC: begins every image but the inventory (criu/include/magic.h)."""
 
@@ -135,11 +139,12 @@ class Images:
 
     def check_fields(self, expected: Expected) -> None:
         """Read all there is, and refuse what the table of fields has not. IntegrityError, UnsupportedError."""
-        for name in (name for pattern in _KINDS for name in self.names(pattern)):
-            for message in self.messages(name):
-                check_message(name, message, expected.may)
-        for name in self.names(PAGEMAPS):
-            contents.check_pagemap(self.raw(name))
+        for name in (each.removesuffix(".img") for each in self._names):
+            if _LISTED.fullmatch(name):
+                for message in self.messages(name):
+                    check_message(name, message, expected.may)
+            elif _IS_PAGEMAP.fullmatch(name):
+                contents.check_pagemap(self.raw(name))
 
 
 def text(value: Any) -> str:
@@ -152,10 +157,10 @@ def _check_name(name: str) -> None:
     # CRIU writes numbers without zeros in front: two names of one number would be two images to us, and one to CRIU.
     if stem == name or re.search(r"-0[0-9a-f]", stem, re.IGNORECASE):
         raise UnsupportedError(f"{name[:200]!r} is no image of CRIU")
-    for pattern, reason in REFUSED.items():
-        if re.fullmatch(pattern, stem, re.ASCII):
-            raise UnsupportedError(f"the checkpoint's {name} {reason}")
-    if not any(re.fullmatch(pattern, stem, re.ASCII) for pattern in (*_KINDS, *OTHERS)):
+    if _IS_REFUSED.fullmatch(stem):
+        reason = next(reason for pattern, reason in REFUSED.items() if re.fullmatch(pattern, stem, re.ASCII))
+        raise UnsupportedError(f"the checkpoint's {name} {reason}")
+    if not _IS_KNOWN.fullmatch(stem):
         raise UnsupportedError(f"the checkpoint has an image of an unknown kind, {name[:200]!r}")
 
 

@@ -10,7 +10,8 @@ import os
 import re
 import resource
 from collections.abc import Iterable
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 from ocickpt.engine import host
 from ocickpt.errors import IntegrityError, UnsupportedError
@@ -46,6 +47,25 @@ _NETWORK: Final = "extRootNetNS"
 """What both runtimes call the network namespace that they hand over (runc criu_linux.go, crun criu.c)."""
 
 
+@dataclass(frozen=True)
+class _Here:
+    """What this host gives a container as its specification says, or says nothing of."""
+
+    module: str
+    """The security module whose labels are in force."""
+    limits: tuple[int, ...]
+    """The most of each of `_LIMITS`."""
+    nice: int
+    """The lowest nice value."""
+
+    @classmethod
+    def of(cls, expected: Expected) -> Self:
+        # RLIMIT_NICE is 20 less the lowest value (setrlimit(2)); whoever restores hands on his own, as to anybody.
+        nice = min(0, os.getpriority(os.PRIO_PROCESS, 0), 20 - expected.hard_limits.get("NICE", 20))
+        limits = (expected.hard_limits.get(name, _unnamed(name)) for name in _LIMITS)
+        return cls(host.lsm(), tuple(limits), nice)
+
+
 def check_processes(images: Images, expected: Expected) -> None:
     """Refuse processes that a container as `expected` cannot have. IntegrityError, UnsupportedError."""
     tasks = images.messages("pstree")
@@ -64,10 +84,11 @@ def check_processes(images: Images, expected: Expected) -> None:
         )
     sets = {each.id for cgroup in images.messages("cgroup") for each in cgroup.sets}
     sets |= {0, images.one("inventory").root_cg_set}
+    here = _Here.of(expected)
     for number, found in cores.items():
         if len(found) != 1:
             raise IntegrityError(f"core-{number}.img has {len(found)} messages instead of one")
-        _check_core(number, found[0], expected, sets)
+        _check_core(number, found[0], expected, here, sets)
     check_values(images.messages("cgroup"), expected)
 
 
@@ -122,7 +143,7 @@ def _check_network(images: Images, expected: Expected) -> None:
             raise IntegrityError(f"the checkpoint's netdev-{number}.img would make network devices")
 
 
-def _check_core(number: int, core: Message, expected: Expected, sets: set[int]) -> None:
+def _check_core(number: int, core: Message, expected: Expected, here: _Here, sets: set[int]) -> None:
     """`core` is that of a thread; of a process's first there is more."""
     process = core.tc if core.HasField("tc") else None
     if _is_over(core):
@@ -133,14 +154,12 @@ def _check_core(number: int, core: Message, expected: Expected, sets: set[int]) 
     if not core.HasField("thread_core") or not thread.HasField("creds"):
         raise IntegrityError(f"the checkpoint does not say who thread {number} is: it has no credentials")
     creds = thread.creds
-    for rule in (_identity, _capabilities, _label):
-        if problem := rule(creds, expected):
-            raise IntegrityError(f"thread {number} of the checkpoint {problem}")
-    if problem := _scheduling(thread, expected):
+    problem = _identity(creds, expected) or _capabilities(creds, expected) or _label(creds, expected, here)
+    if problem := problem or _scheduling(thread, expected, here):
         raise IntegrityError(f"thread {number} of the checkpoint {problem}")
     if {core.thread_core.cg_set, process.cg_set if process else 0} - sets:
         raise IntegrityError(f"thread {number} of the checkpoint is in a cgroup that its images do not name")
-    if process and (problem := _limits(process, expected)):
+    if process and (problem := _limits(process, expected, here)):
         raise IntegrityError(f"process {number} of the checkpoint {problem}")
 
 
@@ -169,24 +188,23 @@ def _capabilities(creds: Message, expected: Expected) -> str:
     return ""
 
 
-def _label(creds: Message, expected: Expected) -> str:
+def _label(creds: Message, expected: Expected, here: _Here) -> str:
     """A label that confines otherwise than the container's, by this host's module; categories are a copy's own.
 
     What the images say of their module is no help: without one CRIU takes any label.
     """
-    module = host.lsm()
     for each, may_lack in ((creds.lsm_profile, False), (creds.lsm_sockcreate, True)):
         label = text(each).partition(" (")[0]
         if may_lack and not label:
             continue
-        if module == "selinux" and expected.selinux and label.split(":")[:3] != expected.selinux.split(":")[:3]:
+        if here.module == "selinux" and expected.selinux and label.split(":")[:3] != expected.selinux.split(":")[:3]:
             return f"would run as {label[:200] or 'nothing'} instead of {expected.selinux}"
-        if module == "apparmor" and expected.apparmor and not f"{label}//".startswith(f"{expected.apparmor}//"):
+        if here.module == "apparmor" and expected.apparmor and not f"{label}//".startswith(f"{expected.apparmor}//"):
             return f"would run as {label[:200] or 'nothing'} instead of {expected.apparmor}"
     return ""
 
 
-def _scheduling(thread: Message, expected: Expected) -> str:
+def _scheduling(thread: Message, expected: Expected, here: _Here) -> str:
     policy = thread.sched_policy & ~_RESET_ON_FORK
     if expected.may("SYS_NICE"):
         return ""
@@ -194,21 +212,18 @@ def _scheduling(thread: Message, expected: Expected) -> str:
         return f"has the real-time policy {policy}: it takes CAP_SYS_NICE"
     if thread.sched_prio and policy in _USUAL_POLICIES:
         return f"has the real-time priority {thread.sched_prio} under a policy that has none"
-    # RLIMIT_NICE is 20 less the lowest value (setrlimit(2)); whoever restores hands on his own, as to any container.
-    least = min(0, os.getpriority(os.PRIO_PROCESS, 0), 20 - expected.hard_limits.get("NICE", 20))
-    if thread.sched_nice < least:
+    if thread.sched_nice < here.nice:
         return f"has the nice value {thread.sched_nice}: it takes CAP_SYS_NICE"
     return ""
 
 
-def _limits(process: Message, expected: Expected) -> str:
+def _limits(process: Message, expected: Expected, here: _Here) -> str:
     if process.HasField("old_seccomp_mode") or process.HasField("old_seccomp_filter"):
         return "has a seccomp filter of the old format, which would take the place of its own"
     if expected.may("SYS_RESOURCE"):
         return ""
-    for name, limit in zip(_LIMITS, process.rlimits.rlimits, strict=False):
-        most = expected.hard_limits.get(name, _unnamed(name))
-        if max(limit.cur, limit.max) > most:
+    for name, most, limit in zip(_LIMITS, here.limits, process.rlimits.rlimits, strict=False):
+        if limit.cur > most or limit.max > most:
             return f"may have {max(limit.cur, limit.max)} of {name}, its container {most} (RLIMIT_{name})"
     if process.oom_score_adj < min(0, expected.oom_score_adj):
         return f"has the oom_score_adj {process.oom_score_adj}, its container {expected.oom_score_adj}"

@@ -126,14 +126,14 @@ class TestWithPycriu:
         row = TABLE["pstree_entry"]
         less = {name: cell for name, cell in row.cells.items() if name != "sid"}
         monkeypatch.setitem(TABLE, "pstree_entry", Row(row.source, less))
-        walk._fields.cache_clear()
+        walk._plan.cache_clear()
         with pytest.raises(UnsupportedError, match=r"pstree\.img has sid set, which is on no list of fields"):
             walk.check_message("pstree", entry, nobody)
         monkeypatch.delitem(TABLE, "pstree_entry")
-        walk._fields.cache_clear()
+        walk._plan.cache_clear()
         with pytest.raises(UnsupportedError, match="on no list of fields"):
             walk.check_message("pstree", entry, nobody)
-        walk._fields.cache_clear()
+        walk._plan.cache_clear()
 
     def test_a_value_deep_inside_is_named(self) -> None:
         entry = messages().pb.mm_entry()
@@ -173,7 +173,7 @@ class TestWithPycriu:
                     getattr(entry, field.name).extend([value] * max(cell.least, 1))
                 else:
                     setattr(entry, field.name, value)
-                needed = {each.name for each in walk._needed(entry.DESCRIPTOR)} - {field.name}
+                needed = {each.name for each in walk._plan(entry.DESCRIPTOR).needed} - {field.name}
                 holds = cell.most == 0 or (cell.values is not None and value not in cell.values)
                 try:
                     walk.check_message("x", entry, nobody)

@@ -169,17 +169,21 @@ def thread(**values: int) -> Part:
     return Part(**{"sched_policy": 0, "sched_prio": 0, "sched_nice": 0, **values})
 
 
+def scheduling(found: Part, of: Expected) -> str:
+    return tasks._scheduling(found, of, tasks._Here.of(of))
+
+
 def test_nice_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getpriority", lambda *_: 5)
-    assert not tasks._scheduling(thread(sched_nice=0), PLAIN)
-    assert "CAP_SYS_NICE" in tasks._scheduling(thread(sched_nice=-1), PLAIN)
-    assert not tasks._scheduling(thread(sched_nice=-20), expected(held=("CAP_SYS_NICE",)))
+    assert not scheduling(thread(sched_nice=0), PLAIN)
+    assert "CAP_SYS_NICE" in scheduling(thread(sched_nice=-1), PLAIN)
+    assert not scheduling(thread(sched_nice=-20), expected(held=("CAP_SYS_NICE",)))
     process = oci.Process(rlimits=(oci.Rlimit(type="RLIMIT_NICE", hard=25, soft=25),))
     limited = Expected.of(oci.Bundle(root=oci.Root("/"), process=process))
-    assert not tasks._scheduling(thread(sched_nice=-5), limited)
-    assert tasks._scheduling(thread(sched_nice=-6), limited)
+    assert not scheduling(thread(sched_nice=-5), limited)
+    assert scheduling(thread(sched_nice=-6), limited)
     monkeypatch.setattr("os.getpriority", lambda *_: -3)  # whoever restores is served first himself
-    assert not tasks._scheduling(thread(sched_nice=-3), PLAIN)
+    assert not scheduling(thread(sched_nice=-3), PLAIN)
 
 
 @pytest.mark.parametrize(

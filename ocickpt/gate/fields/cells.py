@@ -18,6 +18,7 @@ MATCHED: Final = "compared by CRIU with what it finds, or not read on a restore"
 _LONGEST: Final = 4096
 """PATH_MAX."""
 MANY: Final = 1 << 20
+"""As many as there are in an image: its size is the bound."""
 
 
 Values: TypeAlias = Container[Any]
@@ -31,7 +32,7 @@ class Bits:
     mask: int
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, int) and not value & ~self.mask
+        return isinstance(value, int) and value | self.mask == self.mask
 
 
 @dataclass(frozen=True, slots=True)

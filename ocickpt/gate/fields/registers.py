@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ocickpt.gate.fields.cells import MEMORY, PART, Row, each, free, row
-
-_MOST: Final = 1024
-"""Elements of one array of registers (zmm_upper and the like have 64 at most)."""
+from ocickpt.gate.fields.cells import MEMORY, PART, PARTS, Row, each, free, row
 
 ROWS: Final[dict[str, Row]] = {
     "thread_info_x86": row(
@@ -19,7 +16,7 @@ ROWS: Final[dict[str, Row]] = {
         {
             "clear_tid_addr": free(MEMORY),
             "gpregs fpregs": PART,
-            "tls": each(PART, 16),
+            "tls": PARTS,
         },
     ),
     "user_x86_regs_entry": row(
@@ -35,7 +32,7 @@ ROWS: Final[dict[str, Row]] = {
         "core-x86.proto:78",
         {
             "cwd swd twd fop rip rdp mxcsr mxcsr_mask": free(MEMORY),
-            "st_space xmm_space padding": each(free(MEMORY), _MOST),
+            "st_space xmm_space padding": each(free(MEMORY)),
             "xsave": PART,
         },
     ),
@@ -43,7 +40,7 @@ ROWS: Final[dict[str, Row]] = {
         "core-x86.proto:49",
         {
             "xstate_bv": free(MEMORY),
-            "ymmh_space bndreg_state bndcsr_state opmask_reg zmm_upper hi16_zmm pkru": each(free(MEMORY), _MOST),
+            "ymmh_space bndreg_state bndcsr_state opmask_reg zmm_upper hi16_zmm pkru": each(free(MEMORY)),
             "cet": PART,
         },
     ),
@@ -78,7 +75,7 @@ ROWS: Final[dict[str, Row]] = {
     "user_arm_vfpstate_entry": row(
         "core-arm.proto:28",
         {
-            "vfp_regs": each(free(MEMORY), _MOST),
+            "vfp_regs": each(free(MEMORY)),
             "fpscr fpexc fpinst fpinst2": free(MEMORY),
         },
     ),
@@ -92,14 +89,14 @@ ROWS: Final[dict[str, Row]] = {
     "user_aarch64_regs_entry": row(
         "core-aarch64.proto:7",
         {
-            "regs": each(free(MEMORY), _MOST),
+            "regs": each(free(MEMORY)),
             "sp pc pstate": free(MEMORY),
         },
     ),
     "user_aarch64_fpsimd_context_entry": row(
         "core-aarch64.proto:14",
         {
-            "vregs": each(free(MEMORY), _MOST),
+            "vregs": each(free(MEMORY)),
             "fpsr fpcr": free(MEMORY),
         },
     ),
@@ -134,27 +131,27 @@ ROWS: Final[dict[str, Row]] = {
     "user_ppc64_regs_entry": row(
         "core-ppc64.proto:7",
         {
-            "gpr": each(free(MEMORY), _MOST),
+            "gpr": each(free(MEMORY)),
             "nip msr orig_gpr3 ctr link xer ccr trap texasr tfhar tfiar": free(MEMORY),
         },
     ),
     "user_ppc64_fpstate_entry": row(
         "core-ppc64.proto:24",
         {
-            "fpregs": each(free(MEMORY), _MOST),
+            "fpregs": each(free(MEMORY)),
         },
     ),
     "user_ppc64_vrstate_entry": row(
         "core-ppc64.proto:29",
         {
-            "vrregs": each(free(MEMORY), _MOST),
+            "vrregs": each(free(MEMORY)),
             "vrsave": free(MEMORY),
         },
     ),
     "user_ppc64_vsxstate_entry": row(
         "core-ppc64.proto:45",
         {
-            "vsxregs": each(free(MEMORY), _MOST),
+            "vsxregs": each(free(MEMORY)),
         },
     ),
     "user_ppc64_tm_regs_entry": row(
@@ -174,39 +171,39 @@ ROWS: Final[dict[str, Row]] = {
         "core-s390.proto:7",
         {
             "psw_mask psw_addr orig_gpr2 system_call": free(MEMORY),
-            "gprs acrs": each(free(MEMORY), _MOST),
+            "gprs acrs": each(free(MEMORY)),
         },
     ),
     "user_s390_fpregs_entry": row(
         "core-s390.proto:30",
         {
             "fpc": free(MEMORY),
-            "fprs": each(free(MEMORY), _MOST),
+            "fprs": each(free(MEMORY)),
         },
     ),
     "user_s390_vxrs_low_entry": row(
         "core-s390.proto:16",
         {
-            "regs": each(free(MEMORY), _MOST),
+            "regs": each(free(MEMORY)),
         },
     ),
     "user_s390_vxrs_high_entry": row(
         "core-s390.proto:26",
         {
-            "regs": each(free(MEMORY), _MOST),
+            "regs": each(free(MEMORY)),
         },
     ),
     "user_s390_gs_cb_entry": row(
         "core-s390.proto:35",
         {
-            "regs": each(free(MEMORY), _MOST),
+            "regs": each(free(MEMORY)),
         },
     ),
     "user_s390_ri_entry": row(
         "core-s390.proto:39",
         {
             "ri_on": free(MEMORY),
-            "regs": each(free(MEMORY), _MOST),
+            "regs": each(free(MEMORY)),
         },
     ),
     "thread_info_mips": row(
@@ -244,14 +241,14 @@ ROWS: Final[dict[str, Row]] = {
     "user_loongarch64_gpregs_entry": row(
         "core-loongarch64.proto:7",
         {
-            "regs": each(free(MEMORY), _MOST),
+            "regs": each(free(MEMORY)),
             "pc": free(MEMORY),
         },
     ),
     "user_loongarch64_fpregs_entry": row(
         "core-loongarch64.proto:12",
         {
-            "regs": each(free(MEMORY), _MOST),
+            "regs": each(free(MEMORY)),
             "fcc fcsr": free(MEMORY),
         },
     ),
@@ -273,7 +270,7 @@ ROWS: Final[dict[str, Row]] = {
     "user_riscv64_d_ext_entry": row(
         "core-riscv64.proto:43",
         {
-            "f": each(free(MEMORY), _MOST),
+            "f": each(free(MEMORY)),
             "fcsr": free(MEMORY),
         },
     ),

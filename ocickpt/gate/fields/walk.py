@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate.fields import TABLE, Cell
+from ocickpt.gate.fields.cells import MANY
 
 May = Callable[[str], bool]
 """Whether a process of the container can come to have a capability."""
@@ -19,8 +20,19 @@ May = Callable[[str], bool]
 class _Field(NamedTuple):
     name: str
     cell: Cell
+    good: Callable[[Any], bool] | None
+    """Whether one value is among the cell's; None where all are. Looked up here, for there are very many values."""
     repeated: bool
     nested: bool
+
+
+class _Plan(NamedTuple):
+    """What is to be looked at in a message."""
+
+    fields: dict[int, _Field | None]
+    """By number; None for what may have any value."""
+    needed: tuple[_Field, ...]
+    """Repeated fields that must not be empty; an empty one is not listed."""
 
 
 class _Wrong(NamedTuple):
@@ -36,16 +48,22 @@ def check_message(name: str, message: Any, may: May) -> None:
 
 
 def _wrong(message: Any, may: May) -> _Wrong | None:
-    known = _fields(message.DESCRIPTOR)
+    fields, needed = _plan(message.DESCRIPTOR)
     for descriptor, value in message.ListFields():
-        field = known.get(descriptor.number)
-        if field is None:
+        try:
+            field = fields[descriptor.number]
+        except KeyError:
             return _Wrong(descriptor.name, "set, which is on no list of fields", UnsupportedError)
-        if wrong := _wrong_in(field, value if field.repeated else (value,), may):
-            return wrong
-    for field in _needed(message.DESCRIPTOR):  # for an empty field is not listed
-        if not getattr(message, field.name):
-            return _Wrong(field.name, _times(0, field.cell))
+        if field is None:
+            continue
+        if field.repeated or field.nested:
+            if wrong := _wrong_in(field, value if field.repeated else (value,), may):
+                return wrong
+        elif field.good and not field.good(value) and not any(map(may, field.cell.takes)):
+            return _Wrong(field.name, _problem(value, field.cell))
+    for each in needed:
+        if not getattr(message, each.name):
+            return _Wrong(each.name, _times(0, each.cell))
     return None
 
 
@@ -53,9 +71,9 @@ def _wrong_in(field: _Field, values: Sequence[Any], may: May) -> _Wrong | None:
     cell = field.cell
     if field.repeated and not cell.least <= len(values) <= cell.most:
         return _Wrong(field.name, _times(len(values), cell))
-    if cell.values is not None:
+    if field.good:
         for each in values:
-            if each not in cell.values and not any(map(may, cell.takes)):
+            if not field.good(each) and not any(map(may, cell.takes)):
                 return _Wrong(field.name, _problem(each, cell))
     if field.nested:
         for each in values:
@@ -74,21 +92,31 @@ def _problem(value: Any, cell: Cell) -> str:
 
 
 @cache
-def _fields(descriptor: Any) -> dict[int, _Field]:
-    """The fields of a message that the table has, by their number."""
+def _plan(descriptor: Any) -> _Plan:
     cells = TABLE[descriptor.name].cells if descriptor.name in TABLE else {}
-    return {
-        field.number: _Field(field.name, cells[field.name], _is_repeated(field), field.message_type is not None)
-        for field in descriptor.fields
-        if field.name in cells
-    }
+    found = {field.number: _field(field, cells[field.name]) for field in descriptor.fields if field.name in cells}
+    fields = {number: None if _is_free(field, descriptor) else field for number, field in found.items()}
+    return _Plan(fields, tuple(field for field in found.values() if field.repeated and field.cell.least))
 
 
-@cache
-def _needed(descriptor: Any) -> tuple[_Field, ...]:
-    return tuple(field for field in _fields(descriptor).values() if field.repeated and field.cell.least)
-
-
-def _is_repeated(field: Any) -> bool:
+def _field(descriptor: Any, cell: Cell) -> _Field:
     # `label` is deprecated where there is `is_repeated` (protobuf 6).
-    return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)
+    if hasattr(descriptor, "is_repeated"):
+        repeated = bool(descriptor.is_repeated)
+    else:
+        repeated = descriptor.label == descriptor.LABEL_REPEATED
+    good = None if cell.values is None else cell.values.__contains__
+    return _Field(descriptor.name, cell, good, repeated, descriptor.message_type is not None)
+
+
+def _is_free(field: _Field, parent: Any) -> bool:
+    """Whether there is nothing to look at: registers, for one, are messages of free numbers alone."""
+    if field.good or (field.repeated and (field.cell.least or field.cell.most < MANY)):
+        return False
+    inside = parent.fields_by_name[field.name].message_type
+    if inside is None:
+        return True
+    if inside is parent:  # which may be in itself
+        return False
+    plan = _plan(inside)
+    return len(plan.fields) == len(inside.fields) and not any(plan.fields.values()) and not plan.needed
