@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _PATIENCE = 30.0
 _CPUINFO = Path("/proc/cpuinfo")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
+_FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _MOUNTS = Path("/proc/self/mounts")
 _LSM = Path("/sys/kernel/security/lsm")
 _MODULES = Path("/sys/module")
@@ -117,6 +118,12 @@ def v1_hierarchies() -> tuple[str, ...]:
     """The cgroup v1 hierarchies this process is in (cgroups(7)), seen by CRIU whether mounted here or not."""
     lines = (line.split(":", 2) for line in _read(_OWN_CGROUPS).splitlines())
     return tuple(fields[1] for fields in lines if len(fields) == 3 and fields[0] != "0")
+
+
+def first_free_port() -> int:
+    """The first port that takes no capability (ip_unprivileged_port_start in the kernel's ip-sysctl.rst)."""
+    value = _read(_FIRST_FREE_PORT).strip()
+    return int(value) if value.isdecimal() else 1024
 
 
 def lsm() -> str:

@@ -15,6 +15,17 @@ NAMESPACES = {
     "time": "time",
 }  # fmt: skip
 """How /proc calls what the runtime specification names (config-linux.md, "Namespaces")."""
+LIMITS = (
+    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
+)  # fmt: skip
+"""In the kernel's order (asm-generic/resource.h)."""
+_SHOWN = (
+    "cpu time", "file size", "data size", "stack size", "core file size", "resident set", "processes", "open files",
+    "locked memory", "address space", "file locks", "pending signals", "msgqueue size", "nice priority",
+    "realtime priority", "realtime timeout",
+)  # fmt: skip
+"""How /proc calls them (fs/proc/base.c)."""
 _UNLIMITED = (1 << 64) - 1
 _SECCOMP_FILTER = 2
 
@@ -87,21 +98,11 @@ def namespaces(place: Path) -> dict[str, int]:
 
 def limits(process: int) -> dict[str, tuple[int, int]]:
     """Soft and hard limits of a process, by the names of setrlimit(2) without ``RLIMIT_``."""
-    lines = Path(f"/proc/{process}/limits").read_text("ascii").splitlines()[1:]
-    return {
-        name: (_limit(line[26:47].strip()), _limit(line[47:68].strip()))
-        for line in lines
-        if (name := _LIMITS.get(line[:26].strip()))
-    }
-
-
-_LIMITS = {
-    "Max cpu time": "CPU", "Max file size": "FSIZE", "Max data size": "DATA", "Max stack size": "STACK",
-    "Max core file size": "CORE", "Max resident set": "RSS", "Max processes": "NPROC", "Max open files": "NOFILE",
-    "Max locked memory": "MEMLOCK", "Max address space": "AS", "Max file locks": "LOCKS",
-    "Max pending signals": "SIGPENDING", "Max msgqueue size": "MSGQUEUE", "Max nice priority": "NICE",
-    "Max realtime priority": "RTPRIO", "Max realtime timeout": "RTTIME",
-}  # fmt: skip
+    names, found = dict(zip(_SHOWN, LIMITS, strict=True)), {}
+    for line in Path(f"/proc/{process}/limits").read_text("ascii").splitlines()[1:]:
+        shown = line[len("Max ") : 26].strip()
+        found[names[shown]] = _limit(line[26:47].strip()), _limit(line[47:68].strip())
+    return found
 
 
 def _limit(text: str) -> int:

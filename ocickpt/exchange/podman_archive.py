@@ -18,7 +18,7 @@ from ocickpt.description import Options
 from ocickpt.engine import host, podman
 from ocickpt.engine.podman import roots
 from ocickpt.errors import ExistsError, StorageError
-from ocickpt.gate import deleted_files, verification
+from ocickpt.gate import places, verification
 from ocickpt.gate.host_access import allowed, check_host_access
 from ocickpt.model import Kind, Progress, Published, Stage
 from ocickpt.store import Access, open_source, open_store
@@ -74,7 +74,7 @@ def write(
         check_host_access(imported.name, imported.asked, may, progress)
         verification.verify(rebuilder, config, spec, found.description)
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
-        deleted_files.check_packed(rebuilder, imported, layers, hint)
+        places.check_packed(rebuilder, imported, layers, hint)
         members = imported.members(("ocickpt", "pull", str(found.reference)))
         rebuilder.expect(*(kind for kind in Kind if kind is not Kind.BOOT))
         progress.stage(Stage.FETCHING)

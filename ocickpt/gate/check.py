@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocickpt.errors import IntegrityError
-from ocickpt.gate import files, filters, mounts, tasks
+from ocickpt.gate import files, filters, mappings, mounts, tasks
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.images import Images
 
@@ -14,9 +14,10 @@ def check(images: Images, expected: Expected) -> None:
     Raises IntegrityError for what such a container cannot have, UnsupportedError for what this version does not know.
     """
     try:
-        images.decode_all()
+        images.check_fields(expected)
         tasks.check_processes(images, expected)
         mounts.check_mounts(images.numbered("mountpoints"), expected)
+        mappings.check_mappings(images, expected)
         files.check_files(images, expected)
         files.check_nodes(images, expected)
         filters.check_filters(images, expected)

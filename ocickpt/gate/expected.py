@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from ocickpt import oci
+from ocickpt.engine import host
 from ocickpt.errors import IntegrityError
 from ocickpt.trust.capabilities import capability_mask
 
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
 """What takes something away from a mount, as mount(2) has it."""
 _OPTIONS = {"ro": RDONLY, "nosuid": NOSUID, "nodev": NODEV, "noexec": NOEXEC}
+_SHARES = frozenset({"shared", "rshared", "slave", "rslave"})
 _FREE_DEVICES = frozenset(("c", *each) for each in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)))
 """null, zero, full, random, urandom, tty, console, ptmx (config-linux.md, "Default Devices")."""
 
@@ -28,6 +30,10 @@ class Mount(NamedTuple):
     flags: int
     recursive: bool
     """Whether what is mounted below its source comes along."""
+    options: dict[str, str]
+    """What else it is mounted with, as ``size`` of a tmpfs; nothing is the value of a word alone."""
+    shares: bool
+    """Whether what is mounted below it is seen where it comes from, or the other way round (mount_namespaces(7))."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,16 @@ class Expected:
     """The profile; None without one."""
     apparmor: str
     selinux: str
+    mount_label: str
+    """SELinux' label for the files of its own filesystems."""
+    sysctl: dict[str, str]
     mounts: dict[str, Mount]
     """By where the container sees them."""
     masked: frozenset[str]
     readonly: frozenset[str]
     root_readonly: bool
+    shares_root: bool
+    """As `Mount.shares`, of the root filesystem."""
     hard_limits: dict[str, int]
     """By name (``NOFILE``)."""
     oom_score_adj: int
@@ -79,10 +90,13 @@ class Expected:
             seccomp=linux.seccomp.says if linux.seccomp else None,
             apparmor=process.apparmor_profile,
             selinux=process.selinux_label,
+            mount_label=linux.mount_label,
+            sysctl=linux.sysctl,
             mounts={path(mount.destination): _mount(mount) for mount in spec.mounts},
             masked=frozenset(path(each) for each in linux.masked_paths),
             readonly=frozenset(path(each) for each in linux.readonly_paths),
             root_readonly=spec.root.readonly,
+            shares_root=linux.rootfs_propagation in _SHARES,
             hard_limits={each.type.removeprefix("RLIMIT_"): each.hard for each in process.rlimits},
             oom_score_adj=process.oom_score_adj or 0,
             realtime=process.scheduler.policy in ("SCHED_FIFO", "SCHED_RR", "SCHED_DEADLINE"),
@@ -91,7 +105,25 @@ class Expected:
 
     def may(self, capability: str) -> bool:
         """Whether a process of it can come to have this capability."""
-        return bool(self.bounding & capability_mask((capability,)))
+        return bool(self.reachable & capability_mask((capability,)))
+
+    @property
+    def reachable(self) -> int:
+        """The capabilities that a process can come to have: under no_new_privs none that it did not begin with."""
+        return self.permitted if self.no_new_privileges else self.bounding
+
+    def may_bind(self, port: int) -> bool:
+        """Whether a process of it can use this port: any of its own network, else what its host does not reserve."""
+        reserved = 0 < port < host.first_free_port()
+        return "network" in self.namespaces or self.may("NET_BIND_SERVICE") or not reserved
+
+    def is_user(self, uid: int) -> bool:
+        """Whether a process of it can come to be this user: any, where it may start programs that are setuid (sudo)."""
+        return not self.no_new_privileges or self.may("SETUID") or uid == self.uid
+
+    def is_in(self, gid: int) -> bool:
+        """Whether a process of it can come to be in this group."""
+        return not self.no_new_privileges or self.may("SETGID") or gid in self.groups
 
 
 def mounts_of(spec: oci.Spec) -> dict[str, oci.Mount]:
@@ -114,4 +146,11 @@ def _mount(mount: oci.Mount) -> Mount:
     flags = 0
     for option in mount.options:
         flags |= _OPTIONS.get(option, 0)
-    return Mount("bind" if mount.is_bind else mount.type, flags, "rbind" in mount.options)
+    words = {name: value for name, _, value in (option.partition("=") for option in mount.options)}
+    return Mount(
+        type="bind" if mount.is_bind else mount.type,
+        flags=flags,
+        recursive="rbind" in words,
+        options=words,
+        shares=not _SHARES.isdisjoint(words),
+    )

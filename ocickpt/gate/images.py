@@ -1,7 +1,7 @@
 """CRIU's images, by name and by message: what is not listed here CRIU does not get to read.
 
-A file is decoded as the message that its name stands for, whole, and must be nothing but that: a field or value which
-this pycriu does not know would be one that nothing was held against.
+A file is decoded as the messages that its name stands for, whole, and must be nothing but that: a field or value which
+this pycriu does not know would be one that nothing was held against. What each field may be is in `fields`.
 
 Source: criu/image-desc.c, criu/include/magic.h and images/*.proto of CRIU 4.2.1.
 """
@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 from ocickpt.engine import criu
 from ocickpt.errors import IntegrityError, UnsupportedError
+from ocickpt.gate import contents, tars
+from ocickpt.gate.contents import Message
+from ocickpt.gate.expected import Expected
+from ocickpt.gate.fields.walk import check_message
+from ocickpt.gate.tars import Member
 
-Message: TypeAlias = Any
-"""A protobuf message of pycriu."""
+__all__ = ["Images", "Message", "text"]
 
 DECODED: Final = {
     r"inventory": "INVENTORY",
@@ -44,15 +48,22 @@ DECODED: Final = {
 }
 """Images that consist of messages alone, and CRIU's name for the kind."""
 
-FIRST: Final = {r"ghost-file-[0-9a-f]+": "GHOST_FILE"}
-"""Images of one message, and then content."""
+FOLLOWED: Final = {
+    r"ghost-file-[0-9a-f]+": ("GHOST_FILE", contents.check_ghost),
+    r"pipes-data": ("PIPES_DATA", contents.pipes),
+    r"fifo-data": ("FIFO_DATA", contents.pipes),
+    r"sk-queues": ("SK_QUEUES", contents.check_queues),
+    r"tcp-stream-[0-9a-f]+": ("TCP_STREAM", contents.tcp),
+    r"ipcns-shm-\d+": ("IPCNS_SHM", contents.shared_memory),
+    r"ipcns-msg-\d+": ("IPCNS_MSG", contents.queues_of_messages),
+    r"ipcns-sem-\d+": ("IPCNS_SEM", contents.semaphores),
+}
+"""Images of messages that are followed by what processes held, CRIU's name for the kind, and what reads them."""
 
-CONTENT: Final = (
-    r"pagemap-(shmem-)?\d+", r"pipes-data", r"fifo-data", r"sk-queues", r"tcp-stream-[0-9a-f]+",
-    r"ipcns-(shm|msg|sem)-\d+", r"tmpfs-(dev-)?\d+\.tar\.gz",
-)  # fmt: skip
-"""What processes held, in memory of the kernel or in their own filesystems. It goes to them, and acts on nothing else;
-device nodes in a tmpfs are looked at (`files`)."""
+PAGEMAPS: Final = r"pagemap-(shmem-)?\d+"
+FILESYSTEMS: Final = r"tmpfs-(dev-)?\d+\.tar\.gz"
+OTHERS: Final = (PAGEMAPS, FILESYSTEMS)
+"""Images that are no messages of pycriu's: which pages are where, and archives of filesystems in memory."""
 
 REFUSED: Final = {
     r"creds-\d+|rlimit-\d+|itimers-\d+|posix-timers-\d+|sigacts-\d+|vmas-\d+|signal-[sp]-\d+"
@@ -72,10 +83,13 @@ REFUSED: Final = {
 }  # fmt: skip
 """What CRIU would act on, and why no checkpoint of a podman container has it."""
 
+_KINDS: Final = {**{pattern: (kind, contents.plain) for pattern, kind in DECODED.items()}, **FOLLOWED}
+_LISTED: Final = re.compile("|".join(_KINDS), re.ASCII)
+_IS_PAGEMAP: Final = re.compile(PAGEMAPS, re.ASCII)
+_IS_KNOWN: Final = re.compile("|".join((*_KINDS, *OTHERS)), re.ASCII)
+_IS_REFUSED: Final = re.compile("|".join(REFUSED), re.ASCII)
 _COMMON: Final = 0x54564319
 """IMG_COMMON_MAGIC: begins every image but the inventory (criu/include/magic.h)."""
-_MOST: Final = 1 << 20
-"""Messages in one image, at most."""
 
 
 class Images:
@@ -118,11 +132,19 @@ class Images:
         """The bytes of an image."""
         return self._read(f"{name}.img")
 
-    def decode_all(self) -> None:
-        """Read whatever can be decoded, so that none of it is anything else."""
-        for pattern in (*DECODED, *FIRST):
-            for name in self.names(pattern):
-                self.messages(name)
+    def filesystem(self, name: str) -> Iterator[Member]:
+        """What a filesystem in memory holds; nothing when it is not there. IntegrityError."""
+        there = f"{name}.img" in self._names
+        return tars.members(self.raw(name), f"the checkpoint's {name}.img") if there else iter(())
+
+    def check_fields(self, expected: Expected) -> None:
+        """Read all there is, and refuse what the table of fields has not. IntegrityError, UnsupportedError."""
+        for name in (each.removesuffix(".img") for each in self._names):
+            if _LISTED.fullmatch(name):
+                for message in self.messages(name):
+                    check_message(name, message, expected.may)
+            elif _IS_PAGEMAP.fullmatch(name):
+                contents.check_pagemap(self.raw(name))
 
 
 def text(value: Any) -> str:
@@ -135,32 +157,28 @@ def _check_name(name: str) -> None:
     # CRIU writes numbers without zeros in front: two names of one number would be two images to us, and one to CRIU.
     if stem == name or re.search(r"-0[0-9a-f]", stem, re.IGNORECASE):
         raise UnsupportedError(f"{name[:200]!r} is no image of CRIU")
-    for pattern, reason in REFUSED.items():
-        if re.fullmatch(pattern, stem, re.ASCII):
-            raise UnsupportedError(f"the checkpoint's {name} {reason}")
-    if not any(re.fullmatch(pattern, stem, re.ASCII) for pattern in (*DECODED, *FIRST, *CONTENT)):
+    if _IS_REFUSED.fullmatch(stem):
+        reason = next(reason for pattern, reason in REFUSED.items() if re.fullmatch(pattern, stem, re.ASCII))
+        raise UnsupportedError(f"the checkpoint's {name} {reason}")
+    if not _IS_KNOWN.fullmatch(stem):
         raise UnsupportedError(f"the checkpoint has an image of an unknown kind, {name[:200]!r}")
 
 
 def _decode(name: str, data: bytes) -> list[Message]:
-    kind, content = next(
-        (kind, pattern in FIRST) for pattern, kind in (DECODED | FIRST).items() if re.fullmatch(pattern, name, re.ASCII)
-    )
+    kind, read = next(found for pattern, found in _KINDS.items() if re.fullmatch(pattern, name, re.ASCII))
     images = criu.pycriu_images()
     head = struct.pack("<I", images.magic.by_name[kind])
     head = head if kind == "INVENTORY" else struct.pack("<I", _COMMON) + head
     if not data.startswith(head):
         raise IntegrityError(f"the checkpoint's {name}.img is of another kind than its name says")
-    found: list[Message] = []
-    at = len(head)
-    while at < len(data) and not (content and found):
-        size = int.from_bytes(data[at : at + 4], "little")
-        at += 4
-        if len(found) >= _MOST or at + size > len(data):
-            raise IntegrityError(f"the checkpoint's {name}.img is cut short or too long")
-        payload = images.pb.ghost_file_entry if content else images.handlers[kind].payload
-        found.append(_message(name, payload(), data[at : at + size]))
-        at += size
+
+    def decode(kind_of_message: str, encoded: bytes) -> Message:
+        payload = getattr(images.pb, kind_of_message) if kind_of_message else images.handlers[kind].payload
+        return _message(name, payload(), encoded)
+
+    reader = contents.Reader(name, data, len(head), decode)
+    found = list(read(reader))
+    reader.end()
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -18,20 +19,36 @@ from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate.expected import RDONLY, Expected, Mount
 from ocickpt.gate.images import Message, text
 
-_PROC, _SYSFS, _TMPFS, _DEVPTS, _CGROUP, _CGROUP2 = 1, 2, 5, 6, 12, 23
+_PROC, _SYSFS, _TMPFS, _DEVPTS, _CGROUP, _MQUEUE, _CGROUP2 = 1, 2, 5, 6, 12, 14, 23
 """fstype."""
 _KINDS: Final = {
-    "proc": _PROC, "sysfs": _SYSFS, "tmpfs": _TMPFS, "ramfs": _TMPFS, "devpts": _DEVPTS, "mqueue": 14,
+    "proc": _PROC, "sysfs": _SYSFS, "tmpfs": _TMPFS, "ramfs": _TMPFS, "devpts": _DEVPTS, "mqueue": _MQUEUE,
     "cgroup2": _CGROUP2,
 }  # fmt: skip
 """fstype by the specification's type."""
-_MADE: Final = frozenset({_PROC, _SYSFS, _TMPFS, _DEVPTS, _CGROUP, 14, _CGROUP2})
+_MADE: Final = frozenset({_PROC, _SYSFS, _TMPFS, _DEVPTS, _CGROUP, _MQUEUE, _CGROUP2})
 """Filesystems that consist of nothing but what the container puts into them."""
 _OF_SUPERBLOCK: Final = 1 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 15 | 1 << 16 | 1 << 23 | 1 << 25
 """RDONLY, SYNCHRONOUS, MANDLOCK, DIRSYNC, SILENT, POSIXACL, I_VERSION, LAZYTIME: what a filesystem can be mounted with.
 CRIU hands all flags to mount(2), where others say to bind, move or remount something."""
 _OF_MOUNT: Final = 0xF | 1 << 8 | 1 << 10 | 1 << 11 | 0xF << 17 | 1 << 21 | 1 << 24
 """RDONLY, NOSUID, NODEV, NOEXEC, NOSYMFOLLOW, the ATIMEs, and the four kinds of propagation."""
+_WORD: Final = re.compile(r'[^,"]+(?:"[^"]*")?')
+_WORDS: Final = {
+    _PROC: frozenset({"hidepid", "gid", "subset"}),
+    _TMPFS: frozenset({"size", "nr_inodes", "mode", "uid", "gid", "huge", "mpol", "noswap", "inode32", "inode64"}),
+    _DEVPTS: frozenset({"gid", "uid", "mode", "ptmxmode", "newinstance", "max"}),
+    _CGROUP2: frozenset(
+        {"nsdelegate", "favordynmods", "memory_localevents", "memory_recursiveprot", "memory_hugetlb_accounting",
+         "pids_localevents"}
+    ),
+}  # fmt: skip
+"""The options of filesystems that containers have (tmpfs(5), proc(5), the kernel's devpts.rst, cgroup-v2.rst)."""
+_LABELS: Final = ("context", "fscontext", "defcontext", "rootcontext")
+_LIMITS: Final = ("size", "nr_inodes")
+_HIDING: Final = ("hidepid", "subset")
+_SIZE: Final = re.compile(r"(\d{1,15})([kmgKMG]?)", re.ASCII)
+_SHIFTS: Final = {"": 0, "k": 10, "m": 20, "g": 30}
 _CONSOLE: Final = "/dev/console"
 _NULL, _EMPTY_DIRECTORY = "/dev/null", "/.empty-directory"
 """What masks a file, and a directory under crun."""
@@ -64,7 +81,7 @@ def check_mounts(namespaces: Mapping[int, list[Message]], expected: Expected) ->
 def _check_form(mount: Message) -> None:
     """What no mount of any container has."""
     path = text(mount.mountpoint)
-    if mount.with_plugin or mount.ext_mount or mount.deleted or mount.fsname:
+    if mount.with_plugin or mount.ext_mount or mount.internal_sharing or mount.deleted or mount.fsname:
         raise UnsupportedError(f"the checkpoint mounts something of its host at {path[:200]!r}")
     for each in (path, text(mount.root)):
         if not each.startswith("/") or ".." in each.split("/") or posixpath.normpath(each) != each:
@@ -110,6 +127,7 @@ class _Tree:
         self._check_places()
         for path, mount in self._mounts.items():
             self._check_mount(path, mount)
+            self._check_settings(path, mount)
         if self._missing and not self._free:
             raise IntegrityError(f"the checkpoint lacks the mount at {self._missing[0][:200]!r} that its container has")
         for path in sorted((self._expected.masked | self._expected.readonly) & _EVERYWHERE):
@@ -140,11 +158,12 @@ class _Tree:
     def _check_mount(self, path: str, mount: Message) -> None:
         """One mount: who asked for it, and with which flags."""
         what, expected = f"the checkpoint's mount at {path[:200]!r}", self._expected
+        wanted = self._wanted.get(path)
         if path == "/":
             if mount.ext_key or (expected.root_readonly and not mount.flags & RDONLY):
                 raise IntegrityError(f"{what} is writable, and the container's root filesystem is not")
-        elif path in self._wanted:
-            _check_wanted(what, mount, self._wanted[path], dict(self._places).get(path, path))
+        elif wanted:
+            _check_wanted(what, mount, wanted, dict(self._places).get(path, path))
         elif path in expected.masked:
             if not (mount.ext_key in (_NULL, path) or mount.ext_key.endswith(_EMPTY_DIRECTORY) or _is_empty(mount)):
                 raise IntegrityError(f"{what} does not hide what the container must not see there")
@@ -154,6 +173,16 @@ class _Tree:
             return
         elif not self._belongs(path, mount):
             raise IntegrityError(f"the container has no mount at {path[:200]!r}, its checkpoint has one")
+
+    def _check_settings(self, path: str, mount: Message) -> None:
+        """How one is mounted, and what it shares. The root filesystem may receive (runc's default is rslave): what is
+        mounted on the host below it is its engine's doing."""
+        what, wanted = f"the checkpoint's mount at {path[:200]!r}", self._wanted.get(path)
+        if path != "/" and not mount.ext_key:
+            _check_options(what, mount, wanted, self._expected)
+        shares = self._expected.shares_root if path == "/" else wanted and wanted.shares
+        if (mount.shared_id or (mount.master_id and path != "/")) and not (shares or self._free):
+            raise IntegrityError(f"{what} shares what is mounted below it, and the container's does not")
 
     def _check_readonly(self, what: str, path: str, mount: Message) -> None:
         if mount.ext_key or not mount.flags & RDONLY:
@@ -184,6 +213,46 @@ class _Tree:
                 if wanted.recursive and mount.fstype == _TMPFS:
                     return True
         return False
+
+
+def _check_options(what: str, mount: Message, wanted: Mount | None, expected: Expected) -> None:
+    """What CRIU hands to the filesystem when it mounts it: words that it has for containers, and what is asked for."""
+    given = dict[str, str]()
+    words = _WORD.findall(text(mount.options))
+    if ",".join(words) != text(mount.options):
+        raise IntegrityError(f"{what} has options that cannot be told apart")
+    if mount.fstype == _CGROUP:
+        _check_hierarchy(what, words)
+        return
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in _LABELS and value.strip('"').split(":")[:3] != expected.mount_label.split(":")[:3]:
+            raise IntegrityError(f"{what} has the label {value[:100]}, its container {expected.mount_label!r}")
+        if name not in (*_LABELS, "seclabel", *_WORDS.get(mount.fstype, ())):
+            raise IntegrityError(f"{what} has the option {word[:100]!r}, which no container's has")
+        given[name] = value
+    for name in _LIMITS if wanted else ():
+        most, asked = _number(given.get(name, "")), _number(wanted.options.get(name, "")) if wanted else None
+        if asked is not None and (most is None or most > asked):
+            raise IntegrityError(f"{what} has {name}={given.get(name, '')}, its container {name}={asked}")
+    for name in _HIDING:
+        if wanted and name in wanted.options and given.get(name, "off") in ("off", "0"):
+            raise IntegrityError(f"{what} shows what the container's does not: it lacks {name}")
+
+
+def _check_hierarchy(what: str, words: list[str]) -> None:
+    """Of a hierarchy that is there the kernel takes no options again; any other would be a new one, of the whole
+    machine (cgroup1_root_to_use in kernel/cgroup/cgroup-v1.c)."""
+    there = {word for each in host.v1_hierarchies() for word in each.split(",")}
+    names = [word for word in words if word != "xattr" and not word.startswith("release_agent=")]
+    if not names or not there.issuperset(names):
+        raise IntegrityError(f"{what} is of a cgroup hierarchy that this host has not: {','.join(words)[:100]!r}")
+
+
+def _number(value: str) -> int | None:
+    """A number of bytes or inodes (tmpfs(5)); None for what is none, and for a part of the memory."""
+    found = _SIZE.fullmatch(value)
+    return int(found[1]) << _SHIFTS[found[2].lower()] if found else None
 
 
 def _check_wanted(what: str, mount: Message, wanted: Mount, named: str) -> None:

@@ -7,72 +7,109 @@ Source: capabilities(7), "Transformation of capabilities during execve()"; crede
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
-from ocickpt.engine.threads import Credentials
+from ocickpt.engine import host
+from ocickpt.engine.threads import LIMITS, Credentials
 from ocickpt.gate.expected import Expected
-from ocickpt.trust.capabilities import capability_mask, capability_names
+from ocickpt.trust.capabilities import capability_names
 
 _USUAL_POLICIES: Final = (0, 3, 5)
 """SCHED_OTHER, SCHED_BATCH, SCHED_IDLE (sched(7))."""
-_UNLIMITED: Final = (1 << 64) - 1
+_RESET_ON_FORK: Final = 1 << 30
+"""SCHED_RESET_ON_FORK, which takes something away."""
+_BY_DEFAULT: Final = {"NICE": 0, "RTPRIO": 0, "MSGQUEUE": 819200}
+"""What the kernel limits on every machine alike, for what is not the process's own (asm-generic/resource.h)."""
+_NO_LIMIT: Final = (1 << 64) - 1
 
 
-def beyond(found: Credentials, expected: Expected) -> str:
-    """Who a thread is, or what it may, that no process as `expected` can; nothing if there is no such thing."""
-    return _identity(found, expected) or _capabilities(found, expected)
+@dataclass(frozen=True)
+class Here:
+    """What this host gives a container as its specification says, or says nothing of."""
+
+    module: str
+    """The security module whose labels are in force."""
+    limits: Mapping[str, int]
+    """The most of each limit."""
+    nice: int
+    """The lowest nice value."""
+
+    @classmethod
+    def of(cls, expected: Expected) -> Self:
+        """For a container as `expected`."""
+        # RLIMIT_NICE is 20 less the lowest value (setrlimit(2)); whoever restores hands on his own, as to anybody.
+        nice = min(0, os.getpriority(os.PRIO_PROCESS, 0), 20 - expected.hard_limits.get("NICE", 20))
+        return cls(host.lsm(), {name: expected.hard_limits.get(name, unnamed(name)) for name in LIMITS}, nice)
 
 
-def _identity(found: Credentials, expected: Expected) -> str:
+def unnamed(name: str) -> int:
+    """The most that a container has of what its specification does not limit.
+
+    It has that of who starts it. What this is depends on the machine's memory, and a container may come from a larger
+    one: so only what a kernel gives nobody by itself is held, against what whoever restores has himself.
+    """
+    if name not in _BY_DEFAULT:
+        return _NO_LIMIT
+    own = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))[1]
+    return max(_BY_DEFAULT[name], _NO_LIMIT if own == resource.RLIM_INFINITY else own)
+
+
+def identity(found: Credentials, expected: Expected) -> str:
+    """Who a thread is that no process of the container can become; nothing if it can."""
     if expected.no_new_privileges and not found.no_new_privileges:
         return "does without the container's no_new_privs"
-    if not expected.no_new_privileges:
-        return ""  # a program that is setuid may be started, and one that is root may drop it
-    others = found.uids - {expected.uid}
-    if others and not expected.permitted & capability_mask(("SETUID",)):
-        return f"is user {min(others)}, which user {expected.uid} cannot become under no_new_privs"
-    groups = found.gids - expected.groups
-    if groups and not expected.permitted & capability_mask(("SETGID",)):
-        return f"is in group {min(groups)}, which cannot be joined under no_new_privs"
+    for uid in found.uids:
+        if not expected.is_user(uid):
+            return f"is user {uid}, which user {expected.uid} cannot become under no_new_privs"
+    for gid in found.gids:
+        if not expected.is_in(gid):
+            return f"is in group {gid}, which cannot be joined under no_new_privs"
     return ""
 
 
-def _capabilities(found: Credentials, expected: Expected) -> str:
+def capabilities(found: Credentials, expected: Expected) -> str:
+    """What a thread has that no process of the container can come to have."""
     held = found.permitted | found.effective | found.ambient
-    extra = (held | found.bounding | found.inheritable & ~expected.inheritable) & ~expected.bounding
-    if not extra and expected.no_new_privileges:
-        extra = held & ~expected.permitted
-    if extra:
-        return f"has capabilities that its container cannot have: {' '.join(capability_names(extra))}"
+    extra = (found.bounding | found.inheritable & ~expected.inheritable) & ~expected.bounding
+    extra |= held & ~expected.reachable
+    return f"has capabilities that its container cannot have: {' '.join(capability_names(extra))}" if extra else ""
+
+
+def label(found: str, expected: Expected, here: Here) -> str:
+    """A label that confines otherwise than the container's, by this host's module; categories are a copy's own."""
+    found = found.strip("\0\n").partition(" (")[0]
+    if here.module == "selinux" and expected.selinux and found.split(":")[:3] != expected.selinux.split(":")[:3]:
+        return f"would run as {found[:200] or 'nothing'} instead of {expected.selinux}"
+    if here.module == "apparmor" and expected.apparmor and not f"{found}//".startswith(f"{expected.apparmor}//"):
+        return f"would run as {found[:200] or 'nothing'} instead of {expected.apparmor}"
     return ""
 
 
-def labelled_otherwise(label: str, module: str, expected: Expected) -> str:
-    """The label that confines a thread otherwise than the container's; categories are a copy's own."""
-    label = label.strip("\0\n").partition(" (")[0]
-    if module == "selinux" and expected.selinux and label.split(":")[:3] != expected.selinux.split(":")[:3]:
-        return f"would run as {label[:200] or 'nothing'} instead of {expected.selinux}"
-    if module == "apparmor" and expected.apparmor and not f"{label}//".startswith(f"{expected.apparmor}//"):
-        return f"would run as {label[:200] or 'nothing'} instead of {expected.apparmor}"
-    return ""
-
-
-def goes_before(policy: int, expected: Expected) -> str:
-    """A scheduling policy that goes before others'; nothing for the usual ones."""
-    if policy in _USUAL_POLICIES or expected.realtime or expected.may("SYS_NICE"):
+def scheduling(policy: int, priority: int, nice: int, expected: Expected, here: Here) -> str:
+    """What goes before others; nothing for the usual policies and nice values."""
+    policy &= ~_RESET_ON_FORK
+    if expected.may("SYS_NICE"):
         return ""
-    return f"has the real-time policy {policy}: it takes CAP_SYS_NICE"
+    if policy not in _USUAL_POLICIES and not expected.realtime:
+        return f"has the real-time policy {policy}: it takes CAP_SYS_NICE"
+    if priority and policy in _USUAL_POLICIES:
+        return f"has the real-time priority {priority} under a policy that has none"
+    if nice < here.nice:
+        return f"has the nice value {nice}: it takes CAP_SYS_NICE"
+    return ""
 
 
-def above_limits(limits: Mapping[str, tuple[int, int]], expected: Expected) -> str:
-    """A limit (soft, hard) above the specification's; nothing if there is none."""
+def limits(found: Mapping[str, tuple[int, int]], expected: Expected, here: Here) -> str:
+    """A limit (soft, hard) above the container's; nothing if there is none."""
     if expected.may("SYS_RESOURCE"):
         return ""
-    for name, found in limits.items():
-        most = expected.hard_limits.get(name, _UNLIMITED)
-        if max(found) > most:
-            return f"may have {max(found)} of {name}, its container {most} (RLIMIT_{name})"
+    for name, each in found.items():
+        if max(each) > (most := here.limits[name]):
+            return f"may have {max(each)} of {name}, its container {most} (RLIMIT_{name})"
     return ""
 
 

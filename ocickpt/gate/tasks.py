@@ -1,6 +1,6 @@
-"""What CRIU would make of processes and threads: namespaces, credentials, scheduling, limits, cgroups.
+"""What CRIU would make of processes and threads: namespaces, credentials, scheduling, limits.
 
-Source: images/core.proto, creds.proto, cgroup.proto; criu/pstree.c (get_clone_mask), criu/cr-restore.c, criu/cgroup.c;
+Source: images/core.proto, creds.proto; criu/pstree.c (get_clone_mask), criu/cr-restore.c;
 capabilities(7), "Transformation of capabilities during execve()".
 """
 
@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from ocickpt.engine import host
+from ocickpt.engine.threads import LIMITS, Credentials
 from ocickpt.errors import IntegrityError, UnsupportedError
+from ocickpt.gate import reach
+from ocickpt.gate.cgroups import check_values
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.images import Images, Message, text
-from ocickpt.gate.mounts import writes_cgroups
-from ocickpt.trust.capabilities import capability_names
+from ocickpt.gate.reach import Here
 
 _NAMESPACES: Final = {
     "pid": "pid_ns_id", "network": "net_ns_id", "ipc": "ipc_ns_id", "uts": "uts_ns_id", "mount": "mnt_ns_id",
@@ -25,16 +26,7 @@ _ALIVE, _STOPPED, _DEAD, _ZOMBIE = 1, 3, 2, 6
 """task_state (criu/include/pid.h)."""
 _KEEP_CAPS: Final = 1 << 4
 """The one securebit that takes no CAP_SETPCAP (capabilities(7))."""
-_USUAL_POLICIES: Final = (0, 3, 5)
-"""SCHED_OTHER, SCHED_BATCH, SCHED_IDLE (sched(7))."""
-_LIMITS: Final = (
-    "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
-    "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
-)  # fmt: skip
-"""In the order of CRIU's images, which is the kernel's (asm-generic/resource.h)."""
-_NO_LIMIT: Final = (1 << 64) - 1
 _RUN: Final = re.compile(r"[0-9a-f-]{0,64}", re.ASCII)
-_PROPERTY: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+", re.ASCII | re.IGNORECASE)
 _LOOPBACK: Final = 1
 """nd_type (images/netdev.proto)."""
 _NETWORK: Final = "extRootNetNS"
@@ -59,11 +51,12 @@ def check_processes(images: Images, expected: Expected) -> None:
         )
     sets = {each.id for cgroup in images.messages("cgroup") for each in cgroup.sets}
     sets |= {0, images.one("inventory").root_cg_set}
+    here = Here.of(expected)
     for number, found in cores.items():
         if len(found) != 1:
             raise IntegrityError(f"core-{number}.img has {len(found)} messages instead of one")
-        _check_core(number, found[0], expected, sets)
-    _check_cgroups(images.messages("cgroup"))
+        _check_core(number, found[0], expected, here, sets)
+    check_values(images.messages("cgroup"), expected)
 
 
 def _check_namespaces(images: Images, expected: Expected, pids: Iterable[int]) -> None:
@@ -117,7 +110,7 @@ def _check_network(images: Images, expected: Expected) -> None:
             raise IntegrityError(f"the checkpoint's netdev-{number}.img would make network devices")
 
 
-def _check_core(number: int, core: Message, expected: Expected, sets: set[int]) -> None:
+def _check_core(number: int, core: Message, expected: Expected, here: Here, sets: set[int]) -> None:
     """`core` is that of a thread; of a process's first there is more."""
     process = core.tc if core.HasField("tc") else None
     if _is_over(core):
@@ -127,131 +120,62 @@ def _check_core(number: int, core: Message, expected: Expected, sets: set[int]) 
     thread = core.thread_core
     if not core.HasField("thread_core") or not thread.HasField("creds"):
         raise IntegrityError(f"the checkpoint does not say who thread {number} is: it has no credentials")
-    creds = thread.creds
-    if problem := _identity(creds, expected) or _capabilities(creds, expected) or _label(creds, expected):
+    creds, found = thread.creds, _credentials(thread.creds)
+    problem = _identity(found, expected) or _capabilities(creds, found, expected) or _label(creds, expected, here)
+    if problem := problem or _scheduling(thread, expected, here):
         raise IntegrityError(f"thread {number} of the checkpoint {problem}")
-    if thread.sched_policy not in _USUAL_POLICIES and not (expected.realtime or expected.may("SYS_NICE")):
-        raise IntegrityError(
-            f"thread {number} of the checkpoint has the real-time policy {thread.sched_policy}: it takes CAP_SYS_NICE"
-        )
     if {core.thread_core.cg_set, process.cg_set if process else 0} - sets:
         raise IntegrityError(f"thread {number} of the checkpoint is in a cgroup that its images do not name")
-    if process and (problem := _limits(process, expected)):
+    if process and (problem := _limits(process, expected, here)):
         raise IntegrityError(f"process {number} of the checkpoint {problem}")
 
 
-def _identity(creds: Message, expected: Expected) -> str:
-    """Who a thread is that no process of the container can become; nothing if it can."""
-    if expected.no_new_privileges and not creds.no_new_privs:
-        return "does without the container's no_new_privs"
-    if not expected.no_new_privileges:
-        return ""  # a program that is setuid may be started (sudo), and one that is root may drop it
-    uids = {creds.uid, creds.euid, creds.suid, creds.fsuid}
-    if not expected.permitted & _bit(7) and uids != {expected.uid}:
-        return f"is user {min(uids - {expected.uid})}, which user {expected.uid} cannot become under no_new_privs"
-    gids = {creds.gid, creds.egid, creds.sgid, creds.fsgid, *creds.groups}
-    if not expected.permitted & _bit(6) and gids - expected.groups:
-        return f"is in group {min(gids - expected.groups)}, which cannot be joined under no_new_privs"
-    return ""
+def _identity(found: Credentials, expected: Expected) -> str:
+    return reach.identity(found, expected)
 
 
-def _capabilities(creds: Message, expected: Expected) -> str:
-    """What a thread has that no process of the container can come to have."""
-    sets = {name: _mask(getattr(creds, f"cap_{name}")) for name in ("inh", "prm", "eff", "bnd", "amb")}
-    held = sets["prm"] | sets["eff"] | sets["amb"]
-    extra = (held | sets["bnd"] | sets["inh"] & ~expected.inheritable) & ~expected.bounding
-    if not extra and expected.no_new_privileges:
-        extra = held & ~expected.permitted
-    if extra:
-        return f"has capabilities that its container cannot have: {' '.join(capability_names(extra))}"
+def _capabilities(creds: Message, found: Credentials, expected: Expected) -> str:
+    if problem := reach.capabilities(found, expected):
+        return problem
     if creds.secbits & ~_KEEP_CAPS and not expected.may("SETPCAP"):
         return f"has the securebits {creds.secbits:#x}, which take CAP_SETPCAP"
     return ""
 
 
-def _label(creds: Message, expected: Expected) -> str:
-    """A label that confines otherwise than the container's, by this host's module; categories are a copy's own.
-
-    What the images say of their module is no help: without one CRIU takes any label.
-    """
-    label, module = text(creds.lsm_profile).partition(" (")[0], host.lsm()
-    if module == "selinux" and expected.selinux and label.split(":")[:3] != expected.selinux.split(":")[:3]:
-        return f"would run as {label[:200] or 'nothing'} instead of {expected.selinux}"
-    if module == "apparmor" and expected.apparmor and not f"{label}//".startswith(f"{expected.apparmor}//"):
-        return f"would run as {label[:200] or 'nothing'} instead of {expected.apparmor}"
-    return ""
+def _label(creds: Message, expected: Expected, here: Here) -> str:
+    """What the images say of their module is no help: without one CRIU takes any label."""
+    sockets = text(creds.lsm_sockcreate)
+    return reach.label(text(creds.lsm_profile), expected, here) or (
+        reach.label(sockets, expected, here) if sockets else ""
+    )
 
 
-def _limits(process: Message, expected: Expected) -> str:
+def _scheduling(thread: Message, expected: Expected, here: Here) -> str:
+    return reach.scheduling(thread.sched_policy, thread.sched_prio, thread.sched_nice, expected, here)
+
+
+def _limits(process: Message, expected: Expected, here: Here) -> str:
     if process.HasField("old_seccomp_mode") or process.HasField("old_seccomp_filter"):
         return "has a seccomp filter of the old format, which would take the place of its own"
-    if expected.may("SYS_RESOURCE"):
-        return ""
-    for name, limit in zip(_LIMITS, process.rlimits.rlimits, strict=False):
-        most = expected.hard_limits.get(name, _NO_LIMIT)
-        if max(limit.cur, limit.max) > most:
-            return f"may have {max(limit.cur, limit.max)} of {name}, its container {most} (RLIMIT_{name})"
-    if process.oom_score_adj < min(0, expected.oom_score_adj):
-        return f"has the oom_score_adj {process.oom_score_adj}, its container {expected.oom_score_adj}"
-    return ""
+    found = {name: (each.cur, each.max) for name, each in zip(LIMITS, process.rlimits.rlimits, strict=False)}
+    return reach.limits(found, expected, here) or reach.spared(process.oom_score_adj, expected)
 
 
-def check_cgroups(images: Images, container: str, expected: Expected, *, ignored: bool) -> None:
-    """Refuse cgroups that are not below that of the `container` (by id), for CRIU moves tasks to where they say.
-
-    In the unified hierarchy; which of a v1 host's it is, is believed. Where CRIU is to have them `ignored` it moves
-    none, and makes no cgroup namespace either.
-    """
-    writes = "cgroup" in expected.namespaces and writes_cgroups(images.numbered("mountpoints"))
-    if writes and ignored and not expected.may("SYS_ADMIN"):
-        raise UnsupportedError(
-            "the container may write to its cgroups, and this host has CRIU leave cgroups alone: it would be the host's"
-        )
-    if ignored:
-        return
-    own = {f"libpod-{container}", f"libpod-{container}.scope"}
-    for cgroup in images.messages("cgroup"):
-        members = [member for each in cgroup.sets for member in each.ctls if not member.name]
-        for member in members:
-            if own.isdisjoint(member.path.split("/")):
-                raise IntegrityError(
-                    f"a process of the checkpoint is in the cgroup {member.path[:200]!r}, which is not its container's"
-                )
-        if writes and members and members[0].cgns_prefix != len(members[0].path) and not expected.may("SYS_ADMIN"):
-            raise IntegrityError("the checkpoint would let its container write to cgroups of the host")
-        for controller in cgroup.controllers:
-            for directory in controller.dirs if "" in controller.cnames else ():
-                if own.isdisjoint(directory.dir_name.split("/")):
-                    raise IntegrityError(f"the checkpoint would change the cgroup {directory.dir_name[:200]!r}")
-
-
-def _check_cgroups(cgroups: Iterable[Message]) -> None:
-    """Refuse paths that lead elsewhere, and properties that are none: CRIU writes them as root."""
-    for cgroup in cgroups:
-        for member in (member for each in cgroup.sets for member in each.ctls):
-            path = member.path
-            if ".." in path.split("/") or not path.startswith("/") or member.cgns_prefix > len(path):
-                raise IntegrityError(f"the checkpoint names the cgroup {path[:200]!r}, which leads out of its own")
-        for controller in cgroup.controllers:
-            for directory in controller.dirs:
-                _check_directory(directory)
-
-
-def _check_directory(directory: Message) -> None:
-    if ".." in directory.dir_name.split("/"):
-        raise IntegrityError(
-            f"the checkpoint names the cgroup {directory.dir_name[:200]!r}, which leads out of its own"
-        )
-    for each in directory.properties:
-        if not _PROPERTY.fullmatch(each.name):
-            raise IntegrityError(f"the checkpoint sets {each.name[:200]!r} of a cgroup, which is no property of one")
-    for child in directory.children:
-        _check_directory(child)
+def _credentials(creds: Message) -> Credentials:
+    inheritable, permitted, effective, bounding, ambient = (
+        _mask(getattr(creds, f"cap_{name}")) for name in ("inh", "prm", "eff", "bnd", "amb")
+    )
+    return Credentials(
+        uids=frozenset((creds.uid, creds.euid, creds.suid, creds.fsuid)),
+        gids=frozenset((creds.gid, creds.egid, creds.sgid, creds.fsgid, *creds.groups)),
+        inheritable=inheritable,
+        permitted=permitted,
+        effective=effective,
+        bounding=bounding,
+        ambient=ambient,
+        no_new_privileges=bool(creds.no_new_privs),
+    )
 
 
 def _mask(words: Iterable[int]) -> int:
     return sum(word << 32 * position for position, word in enumerate(words))
-
-
-def _bit(number: int) -> int:
-    return 1 << number

@@ -17,11 +17,11 @@ from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.podman.imported import Imported, import_config
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import confinement
+from ocickpt.gate.cgroups import check_cgroups
 from ocickpt.gate.check import check
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.files import check_descriptors, check_tree
 from ocickpt.gate.images import Images
-from ocickpt.gate.tasks import check_cgroups
 from ocickpt.model import FileType, Kind
 from ocickpt.trust import security
 

@@ -32,7 +32,7 @@ from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.runtime.base import Additions
-from ocickpt.gate import confinement, deleted_files, verification
+from ocickpt.gate import confinement, places, verification
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import BlobSource, Progress
@@ -182,7 +182,7 @@ class Sequence:
         self.gate()
         self._way.fill(self._saved, target)
         # Only now it is seen what lies where: a symlink that comes later would lead CRIU elsewhere.
-        deleted_files.check_placed(self._saved.rebuilder, target.spec, target.bundle)
+        places.check_placed(self._saved.rebuilder, target.spec, target.bundle)
         make_mount_points(target.spec, target.bundle)
         self._way.place_images(self._saved, target)
         more, hold = Additions(), self._way.work / rendezvous.HOLD

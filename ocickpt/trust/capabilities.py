@@ -13,11 +13,13 @@ _CAPABILITIES = (
 )  # fmt: skip
 
 
+_BITS = {name: 1 << bit for bit, name in enumerate(_CAPABILITIES)}
+
+
 def capability_mask(names: tuple[str, ...]) -> int:
     """The bits of capabilities by name, with or without ``CAP_``; unknown names allow nothing."""
-    bits = {name: 1 << bit for bit, name in enumerate(_CAPABILITIES)}
     # Each bit once, however often and in whatever spelling it is named.
-    return sum({bits.get(name.upper().removeprefix("CAP_"), 0) for name in names})
+    return sum({_BITS.get(name.upper().removeprefix("CAP_"), 0) for name in names})
 
 
 def capability_names(mask: int) -> tuple[str, ...]:

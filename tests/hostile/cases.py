@@ -10,13 +10,12 @@ import json
 import struct
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from tests.hostile.case import OPTIONS, USER, VOLUME, Case
 from tests.hostile.changing import (
     ALLOW,
     FIRST,
     MARK,
-    Change,
     allowing,
     any_personality,
     behind_a_symlink,
@@ -40,6 +39,7 @@ from tests.hostile.changing import (
     mounted,
     mounts,
     namespace_of_criu,
+    node,
     not_mounted,
     odd_capabilities,
     of_another,
@@ -59,32 +59,14 @@ from tests.hostile.changing import (
     without_field,
     writable,
 )
+from tests.hostile.field_cases import field_cases
+
+__all__ = ["CASES", "OPTIONS", "Case"]
 
 HOOKS = {
     each: [{"path": "/bin/touch", "args": ["touch", MARK]}]
     for each in ("prestart", "createRuntime", "poststart", "poststop")
 }
-PLAIN, USER, VOLUME = "plain", "user", "volume"
-OPTIONS = {
-    PLAIN: (),
-    VOLUME: ("--volume", "held:/data:ro"),
-    USER: ("--user", "33:33", "--security-opt", "no-new-privileges"),
-}
-"""How the good containers are made."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One crafted checkpoint."""
-
-    change: Change
-    said: str = ""
-    """A part of the sentence that refuses it; empty for what is made harmless instead."""
-    on_start: str | None = None
-    """What is said where the new container's own specification is what counts, if it is something else."""
-    container: str = PLAIN
-
-
 PROC = {"type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}
 CGROUP = {"type": "cgroup", "source": "cgroup", "destination": "/sys/fs/cgroup", "options": ["rw"]}
 ALL = [0xFFFFFFFF, 0x1FF]
@@ -98,7 +80,7 @@ PACKET = {
 }  # fmt: skip
 INTERNET = {
     "ino": 1, "family": 2, "type": 3, "proto": 1, "state": 7, "src_port": 0, "dst_port": 0, "flags": 2, "backlog": 0,
-    "opts": SOCKET, "ns_id": "net_ns_id",
+    "src_addr": ["0.0.0.0"], "dst_addr": ["0.0.0.0"], "opts": SOCKET, "ns_id": "net_ns_id",
 }  # fmt: skip
 NETLINK = {
     "ino": 1, "protocol": 12, "state": 7, "flags": 2, "portid": 0, "groups": [1], "dst_portid": 0, "dst_group": 0,
@@ -207,9 +189,12 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "a block device opened by its name", Case(regular(mode=0o060600), "opens the block device")
     yield "a file of a plugin", Case(regular(ext=True), "only a plugin")
     yield "the host's network held open", Case(host_network, "a namespace of the host")
-    yield "a block device among files in memory", Case(tmpfs(("disk", tarfile.BLKTYPE, 8, 0)), "block device 8:0")
-    yield "a memory device among files in memory", Case(tmpfs(("mem", tarfile.CHRTYPE, 1, 1)), "character device 1:1")
-    yield "a way out of files in memory", Case(tmpfs(("../../owned", tarfile.CHRTYPE, 1, 3)), "leads outside")
+    yield "a block device among files in memory", Case(tmpfs(node("./disk", tarfile.BLKTYPE, 8, 0)), "block device 8:0")
+    yield (
+        "a memory device among files in memory",
+        Case(tmpfs(node("./mem", tarfile.CHRTYPE, 1, 1)), "character device 1:1"),
+    )
+    yield "a way out of files in memory", Case(tmpfs(node("./../../owned", tarfile.CHRTYPE, 1, 3)), "leads outside")
     yield "a device among deleted files", Case(ghost, "block device 8:0")
     yield "a device in the root filesystem", Case(rootfs, "block device 8:0")
 
@@ -324,7 +309,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
         "a socket that marks packets",
         Case(
             file("INETSK", "isk", **INTERNET | {"type": 2, "proto": 17, "opts": SOCKET | {"so_mark": 7}}),
-            "marks packets",
+            "so_mark 7, which takes CAP_NET_ADMIN",
         ),
     )
     yield (
@@ -444,4 +429,4 @@ def _cases() -> Iterator[tuple[str, Case]]:
     )
 
 
-CASES = dict(_cases())
+CASES = {**dict(_cases()), **dict(field_cases())}

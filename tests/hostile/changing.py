@@ -11,6 +11,7 @@ import json
 import struct
 import tarfile
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 Members = dict[str, bytes]
@@ -108,7 +109,8 @@ def process(**values: Any) -> Change:
 
 def image(name: str, magic: str, *entries: Json) -> Change:
     """Add an image of these messages."""
-    return lambda members: save(members, f"checkpoint/{name}.img", {"magic": magic, "entries": list(entries)})
+    # pycriu takes out of them what it writes.
+    return lambda members: save(members, f"checkpoint/{name}.img", {"magic": magic, "entries": deepcopy(list(entries))})
 
 
 def raw(name: str, data: bytes = b"x") -> Change:
@@ -248,18 +250,17 @@ def behind_a_symlink(where: str, kind: str) -> Change:
     def changed(members: Members) -> None:
         found = load(members, named(members, "mountpoints-"))["entries"]
         mount = next(each["mnt_id"] for each in found if each["mountpoint"] == where)
-        name = f"{where.rstrip('/')}/way/owned"
+        name = f"{where.rstrip('/')}/way/{'owned' if kind == 'GHOST' else 'link_remap.7'}"
         file("REG", "reg", flags=0, pos=0, name=name, mnt_id=mount, mode=0o100644)(members)
         entry = {"orig_id": 990, "remap_id": 5 if kind == "GHOST" else 990, "remap_type": kind}
         image("remap-fpath", "REMAP_FPATH", entry)(members)
         if kind == "GHOST":
             image("ghost-file-5", "GHOST_FILE", {"uid": 0, "gid": 0, "mode": 0o100644, "extra": ""})(members)
         out, brought = io.BytesIO(), {"/": "rootfs-diff.tar", "/dev/shm": "devshm-checkpoint.tar"}.get(where)
-        with tarfile.open(fileobj=out, mode="w" if brought else "w:gz") as tar:
-            link = tarfile.TarInfo("way" if where == "/" else "./way")
-            link.type, link.linkname = tarfile.SYMTYPE, str(MARK.rpartition("/")[0])
+        link = info("way" if where == "/" else "./way", tarfile.SYMTYPE, linkname=str(MARK.rpartition("/")[0]))
+        with tarfile.open(fileobj=out, mode="w") as tar:
             tar.addfile(link)
-        members[brought or named(members, "tmpfs-dev-")] = out.getvalue()
+        members[brought or named(members, "tmpfs-dev-")] = out.getvalue() if brought else tree(link)
 
     return changed
 
@@ -295,19 +296,30 @@ def host_network(members: Members) -> None:
     file("NS", "nsf", ns_id=root, ns_cflag=0x40000000, flags=0)(members)
 
 
-def tree(*entries: tuple[str, bytes, int, int]) -> bytes:
-    """A tar of device nodes: (name, type, major, minor)."""
+def info(name: str, kind: bytes = tarfile.REGTYPE, **values: Any) -> tarfile.TarInfo:
+    """A member of a tar."""
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    for key, value in values.items():
+        setattr(member, key, value)
+    return member
+
+
+def tree(*entries: tarfile.TarInfo, root: bool = True, form: int = tarfile.GNU_FORMAT) -> bytes:
+    """A tar as CRIU has it of a filesystem in memory."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        for name, kind, major, minor in entries:
-            info = tarfile.TarInfo(name)
-            info.type, info.devmajor, info.devminor, info.mode = kind, major, minor, 0o666
-            tar.addfile(info)
+    with tarfile.open(fileobj=out, mode="w:gz", format=form) as tar:
+        for member in (*([info(".", tarfile.DIRTYPE, mode=0o755)] if root else []), *entries):
+            tar.addfile(member)
     return out.getvalue()
 
 
-def tmpfs(*entries: tuple[str, bytes, int, int]) -> Change:
-    return lambda members: members.update({named(members, "tmpfs-dev-"): tree(*entries)})
+def node(name: str, kind: bytes, major: int, minor: int) -> tarfile.TarInfo:
+    return info(name, kind, devmajor=major, devminor=minor, mode=0o666)
+
+
+def tmpfs(*entries: tarfile.TarInfo, root: bool = True, form: int = tarfile.GNU_FORMAT) -> Change:
+    return lambda members: members.update({named(members, "tmpfs-dev-"): tree(*entries, root=root, form=form)})
 
 
 def rootfs(members: Members) -> None:

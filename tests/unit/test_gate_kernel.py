@@ -188,13 +188,14 @@ def test_who_goes_before_others(run: Callable[..., Running], first: str, because
         capabilities=but("SYS_NICE", "SYS_RESOURCE"), rlimits=[{"type": "RLIMIT_NOFILE", "hard": 100, "soft": 9}]
     )
     expected = Expected.of(told)
-    right, wrong = run(SMALL), run(first)
-    for each in (right, wrong):  # what it may else is not asked here
-        assert tasks._process(each.pid, None, expected) == "" or each is wrong
-    found = tasks._process(wrong.pid, None, expected) or reach.goes_before(
-        next(threads.threads(wrong.pid)).policy(), expected
-    )
-    assert re.search(because, found)
+    here = reach.Here.of(expected)
+
+    def found(container: Running) -> str:  # what it may else is not asked here
+        policy = next(threads.threads(container.pid)).policy()
+        return tasks._process(container.pid, None, expected, here) or reach.scheduling(policy, 0, 0, expected, here)
+
+    assert found(run(SMALL)) == ""
+    assert re.search(because, found(run(first)))
 
 
 def test_a_mount_that_nobody_asked_for(run: Callable[..., Running], tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ocickpt import oci
-from ocickpt.engine import freezer, host, threads
+from ocickpt.engine import freezer, threads
 from ocickpt.engine.container import Running
 from ocickpt.engine.threads import Thread
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import reach
 from ocickpt.gate.expected import Expected
+from ocickpt.gate.reach import Here
 
 _LABELS = {"selinux": "attr/current", "apparmor": "attr/apparmor/current"}
 
@@ -27,28 +28,29 @@ def check(
     networks = [each.path for each in spec.linux.namespaces if each.type == "network" and each.path]
     given = {"network": Path(networks[0]).stat().st_ino} if networks else {}
     first = threads.namespaces(Path(f"/proc/{container.pid}"))
-    module, place = host.lsm(), freezer.place_of(spec.linux.cgroups_path)
+    here, place = Here.of(expected), freezer.place_of(spec.linux.cgroups_path)
     for pid in tree:
-        if problem := _process(pid, place, expected):
+        if problem := _process(pid, place, expected, here):
             raise IntegrityError(f"the restored process {pid} {problem}")
         for thread in threads.threads(pid):
             problem = (
                 _namespaces(thread.namespaces(), outside, given, expected)
                 or _strays(thread.namespaces(), first, expected)
-                or reach.beyond(thread.credentials, expected)
+                or reach.identity(thread.credentials, expected)
+                or reach.capabilities(thread.credentials, expected)
                 or _unfiltered(thread, filters.get(thread.inner_id, 1), expected)
-                or reach.labelled_otherwise(_label(thread, module), module, expected)
-                or reach.goes_before(thread.policy(), expected)
+                or reach.label(_label(thread, here.module), expected, here)
+                or reach.scheduling(thread.policy(), 0, thread.nice(), expected, here)
             )
             if problem:
                 raise IntegrityError(f"the restored thread {thread.inner_id} {problem}")
 
 
-def _process(pid: int, place: Path | None, expected: Expected) -> str:
+def _process(pid: int, place: Path | None, expected: Expected, here: Here) -> str:
     score = int(Path(f"/proc/{pid}/oom_score_adj").read_text("ascii"))
     if place and not freezer.is_in(pid, place):
         return "is not in its container's cgroup"
-    return reach.above_limits(threads.limits(pid), expected) or reach.spared(score, expected)
+    return reach.limits(threads.limits(pid), expected, here) or reach.spared(score, expected)
 
 
 def _namespaces(
