@@ -11,6 +11,7 @@ import re
 
 import pytest
 
+from ocickpt.errors import PrerequisiteError
 from tests.e2e.conftest import LONG, Host, Start
 
 OPTIONS = (
@@ -110,7 +111,7 @@ def test_it_comes_back_as_it_was(hosts: tuple[Host, Host], start: Start, ref: st
     published = json.loads(a.ocickpt("checkpoint", "--format", "json", "it", ref).stdout)["reference"]
     a.run("podman", "rm", "--force", "--time", "0", "--ignore", "it")
     restored = b.ocickpt("restore", published, check=False)
-    if restored.returncode == 3:
+    if restored.returncode == PrerequisiteError.exit_code:
         restored = b.ocickpt("restore", *b.refused("restore", published), published, check=False)
     assert restored.returncode == 0, restored.stderr
     assert confinement(b) == before
