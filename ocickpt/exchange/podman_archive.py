@@ -73,7 +73,7 @@ def write(
         config, spec = verification.saved(rebuilder)
         imported = verification.imported_config(config, spec, found.description, _roots())
         check_host_access(imported, allow, progress)
-        verification.verify(rebuilder, config, spec, found.description)
+        rebuilder.replace(verification.verify(rebuilder, config, spec, found.description))
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
         deleted_files.check_packed(rebuilder, imported, layers, hint)
         members = imported.members(("ocickpt", "pull", str(found.reference)))

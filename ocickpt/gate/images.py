@@ -114,6 +114,13 @@ class Images:
             raise IntegrityError(f"the checkpoint's {name}.img has {len(found)} messages instead of one")
         return found[0]
 
+    def changeable(self, name: str) -> Message:
+        """A copy of the one message of an image, to be changed and `encoded`; an empty one when it is not there."""
+        message = _payload(name)()
+        if f"{name}.img" in self._names:
+            message.CopyFrom(self.one(name))
+        return message
+
     def raw(self, name: str) -> bytes:
         """The bytes of an image."""
         return self._read(f"{name}.img")
@@ -123,6 +130,12 @@ class Images:
         for pattern in (*DECODED, *FIRST):
             for name in self.names(pattern):
                 self.messages(name)
+
+
+def encoded(name: str, message: Message) -> bytes:
+    """The image of that name which consists of one message."""
+    data = message.SerializeToString()
+    return _head(_kind(name)[0]) + struct.pack("<I", len(data)) + bytes(data)
 
 
 def text(value: Any) -> str:
@@ -143,12 +156,8 @@ def _check_name(name: str) -> None:
 
 
 def _decode(name: str, data: bytes) -> list[Message]:
-    kind, content = next(
-        (kind, pattern in FIRST) for pattern, kind in (DECODED | FIRST).items() if re.fullmatch(pattern, name, re.ASCII)
-    )
-    images = criu.pycriu_images()
-    head = struct.pack("<I", images.magic.by_name[kind])
-    head = head if kind == "INVENTORY" else struct.pack("<I", _COMMON) + head
+    kind, content = _kind(name)
+    head, payload = _head(kind), _payload(name)
     if not data.startswith(head):
         raise IntegrityError(f"the checkpoint's {name}.img is of another kind than its name says")
     found: list[Message] = []
@@ -158,10 +167,29 @@ def _decode(name: str, data: bytes) -> list[Message]:
         at += 4
         if len(found) >= _MOST or at + size > len(data):
             raise IntegrityError(f"the checkpoint's {name}.img is cut short or too long")
-        payload = images.pb.ghost_file_entry if content else images.handlers[kind].payload
         found.append(_message(name, payload(), data[at : at + size]))
         at += size
     return found
+
+
+def _kind(name: str) -> tuple[str, bool]:
+    """CRIU's name for the kind of an image, and whether content follows its message."""
+    return next(
+        (kind, pattern in FIRST) for pattern, kind in (DECODED | FIRST).items() if re.fullmatch(pattern, name, re.ASCII)
+    )
+
+
+def _head(kind: str) -> bytes:
+    """With what an image of that kind begins."""
+    head = struct.pack("<I", criu.pycriu_images().magic.by_name[kind])
+    return head if kind == "INVENTORY" else struct.pack("<I", _COMMON) + head
+
+
+def _payload(name: str) -> Callable[[], Message]:
+    kind, content = _kind(name)
+    images = criu.pycriu_images()
+    made: Callable[[], Message] = images.pb.ghost_file_entry if content else images.handlers[kind].payload
+    return made
 
 
 def _message(name: str, message: Message, data: bytes) -> Message:

@@ -147,13 +147,14 @@ class Sequence:
         return done
 
     def _hold(self) -> None:
-        verification.verify(
+        instead = verification.verify(
             self._saved.rebuilder,
             self._saved.config,
             self._saved.spec,
             self._saved.artifact.description,
             self._way.spec,
         )
+        self._saved.rebuilder.replace(instead)
 
     def gate(self) -> None:
         """Return when nothing is wrong with what CRIU would be given. IntegrityError, UnsupportedError."""

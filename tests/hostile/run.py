@@ -17,14 +17,13 @@ from pathlib import Path
 
 from ocickpt import push
 from ocickpt.errors import OcickptError
-from tests.hostile.cases import CASES, OPTIONS, Case
+from tests.hostile.cases import CASES, LOOK, OPTIONS, Case, command
 from tests.hostile.changing import MARK, Members
 
 WAYS = ("restore", "lazy", "start", "without")
 """`restore`, `restore --lazy`, restore instead of start, and `restore` without the launcher."""
 REPOSITORY = "registry:5000/hostile"
 _ENDING = 5.0
-IMAGE = ("localhost/busybox", "/counter.sh")
 
 
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -78,7 +77,9 @@ def play(case: Case, reference: str, way: str, runtime: str) -> str:
         return "" if case.said and case.said in reference else f"pushed: {reference}"
     if way == "start":
         options = ("--annotation", f"io.ocickpt.restore={reference}", *OPTIONS[case.container])
-        done = run("podman", "--runtime", runtime, "run", "--detach", "--name", "evil", *options, *IMAGE)
+        done = run(
+            "podman", "--runtime", runtime, "run", "--detach", "--name", "evil", *options, *command(case.container)
+        )
         pid = run("podman", "inspect", "--format", "{{.State.Pid}}", "evil").stdout.strip()
         ran = pid not in ("", "0")
     else:
@@ -89,6 +90,11 @@ def play(case: Case, reference: str, way: str, runtime: str) -> str:
         problem = f"status {done.returncode}, {'it ran, ' if ran else ''}said: {done.stderr.strip()[-600:]}"
     if not said and done.returncode:
         problem = f"harmless, and not restored: {done.stderr.strip()[-600:]}"
+    elif not said and case.inside:
+        container = run("podman", "ps", "--quiet").stdout.strip()
+        seen = run("podman", "exec", container, "timeout", "20", "sh", "-c", LOOK)
+        if seen.stdout.strip() != case.inside:
+            problem = f"inside it is {seen.stdout.strip()!r} instead of {case.inside!r}: {seen.stderr.strip()[-600:]}"
     if ran or way == "start":
         run("podman", "rm", "--all", "--force", "--time", "0")
         run("podman", "volume", "rm", "--all", "--force")

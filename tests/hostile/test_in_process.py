@@ -19,7 +19,7 @@ from ocickpt.artifact import parts
 from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
 from ocickpt.model import Content, Kind, Run
 from ocickpt.pack.files import Tree
-from tests.hostile.cases import CASES, OPTIONS
+from tests.hostile.cases import CASES, OPTIONS, command
 from tests.hostile.changing import Members
 from tests.hostile.run import archive, members_of
 
@@ -48,8 +48,7 @@ def goods(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             "--name",
             "good",
             *options,
-            "localhost/busybox",
-            "/counter.sh",
+            *command(name),
         )
         try:
             podman("container", "checkpoint", "--compress", "none", "--export", str(path), "good")
@@ -90,6 +89,11 @@ def test_crafted_ones_do_not(goods: dict[str, Members], name: str, tmp_path: Pat
         words = b"".join(back[each] for each in ("config.dump", "spec.dump"))
         assert b"/bin/touch" not in words
         assert not [each for each in back if NETWORK.match(each)]
+        (tmp_path / "again").mkdir()
+        again = there_and_back(back, tmp_path / "again")
+        assert {name: again[name] for name in again if name.startswith("checkpoint/")} == {
+            name: back[name] for name in back if name.startswith("checkpoint/")
+        }
 
 
 @pytest.mark.parametrize("name", ["iptables", "ip6tables", "nftables", "route", "route6", "rule", "ifaddr"])

@@ -57,7 +57,7 @@ def _pycriu(monkeypatch: pytest.MonkeyPatch) -> None:
     module.images = types.SimpleNamespace(load=lambda file: {"entries": json.load(file)})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pycriu", module)
     # The rest of CRIU's images is noise here, and the image is on no host: what is looked at is what comes back.
-    monkeypatch.setattr(verification, "verify", lambda *_: None)
+    monkeypatch.setattr(verification, "verify", lambda *_: {})
     monkeypatch.setattr(podman_archive, "_layers", lambda _: (Path("/nonexistent"),))
 
 
