@@ -149,7 +149,7 @@ class Chains:
                             "too many threads of the checkpoint are without the seccomp filter of their container"
                         )
                     rest = self._rests[first].length if first is not None else 0
-                    _check_length(thread, length + rest, ", with that of its container")
+                    _check_length(thread, length + rest, " with that of its container")
                     more.append(Filter(profile.code, profile.flags | (TSYNC if whole or bare else 0), first))
                     added[key] = len(self._filters) + len(more) - 1
                 oldest[thread.number] = added[key]

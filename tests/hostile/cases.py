@@ -210,7 +210,7 @@ def _filters() -> Iterator[tuple[str, Case]]:
     )
     yield (
         "no room for the container's filter",
-        refused(chains(lambda _: [(ALLOW, TSYNC)] * 3600, lambda _: []), ", with that of its container"),
+        refused(chains(lambda _: [(ALLOW, TSYNC)] * 3600, lambda _: []), " with that of its container"),
     )
     yield "strict mode", refused(thread(seccomp_mode="strict"), "in seccomp's strict mode")
     beside = "seccomp filters for all of its threads, and others"
