@@ -42,7 +42,7 @@ def confined(images: Images, expected: Expected) -> dict[str, bytes]:
     chains = Chains(filters, _processes(images))
     if not expected.seccomp:
         return {}
-    wanted = _Wanted(expected.seccomp, filters[0].code if filters else b"")
+    wanted = Wanted(expected.seccomp, filters[0].code if filters else b"")
     more, oldest = chains.begin_with(wanted.filter, wanted.is_profile, wanted.is_enough)
     for code, flags, younger in more:
         entry.seccomp_filters.add(filter=code, flags=flags, **({} if younger is None else {"prev": younger}))
@@ -67,7 +67,7 @@ def _processes(images: Images) -> Iterator[list[Thread]]:
         yield threads
 
 
-class _Wanted:
+class Wanted:
     """A container's profile, and what is as good."""
 
     def __init__(self, wanted: Seccomp, like: bytes) -> None:

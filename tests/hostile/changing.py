@@ -183,7 +183,7 @@ def chains(*of_threads: Callable[[bytes], list[tuple[bytes, int]]]) -> Change:
             for number, (code, flags) in enumerate(found, 1):
                 more = {"prev": first + number} if number < len(found) else {}
                 filters.append({"filter": base64.b64encode(code).decode(), "flags": flags} | more)
-        entry["entries"][0]["seccomp_filters"] = filters
+        entry["entries"][0] = {"seccomp_filters": filters} if filters else {}
         save(members, "checkpoint/seccomp.img", entry)
 
     return changed
