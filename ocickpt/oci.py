@@ -225,7 +225,8 @@ class Seccomp(_Object, frozen=True):
     default_action: str = ""
     default_errno_ret: int | None = None
     architectures: tuple[str, ...] = ()
-    flags: Any = None
+    flags: tuple[str, ...] | None = None
+    """None is not the same as none: the runtimes have a flag for those who say nothing."""
     syscalls: tuple[Rule, ...] = ()
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from ocickpt.pack.format import ZEROS
 from ocickpt.pack.index import Index
 
 _BLOCK = 1 << 20
+_IMAGES = "checkpoint/"
+"""Where podman's archive has CRIU's images."""
 _SHOWN = 80
 """Characters of a name in a message."""
 
@@ -38,9 +40,22 @@ class Rebuilder:
         self._progress = progress
         self._boot = self._read_boot()
         self._pagemaps: dict[str, PageMap] = {}
+        self._replaced: dict[str, bytes] = {}
+
+    def replace(self, files: Mapping[str, bytes]) -> None:
+        """From now on write these instead of the files of the checkpoint that have these names in podman's archive."""
+        self._replaced = {**self._replaced, **files}
+
+    def replaced_images(self, directory: Path) -> None:
+        """Write those of CRIU's images that were replaced into `directory`, over what is there."""
+        for path, data in self._replaced.items():
+            if path.startswith(_IMAGES):
+                (directory / path.removeprefix(_IMAGES)).write_bytes(data)
 
     def file(self, name: str) -> bytes:
-        """A small file of the checkpoint by its name in podman's archive; IntegrityError without it."""
+        """A small file by its name in podman's archive, as it will be written; IntegrityError without it."""
+        if name in self._replaced:
+            return self._replaced[name]
         if name not in self._boot:
             for number, entry in self.index.files_of(Kind.STATE):
                 if entry.path == name:
@@ -106,10 +121,11 @@ class Rebuilder:
 
     def images(self, directory: Path) -> None:
         """Write CRIU's own images into `directory`, all but the pages."""
+        self.replaced_images(directory)
         for number, entry in (*self.index.files_of(Kind.BOOT), *self.index.files_of(Kind.STATE)):
-            if entry.type is FileType.REGULAR and entry.path.startswith("checkpoint/"):
+            if entry.type is FileType.REGULAR and entry.path.startswith(_IMAGES) and entry.path not in self._replaced:
                 data = self._boot.get(entry.path)
-                name = entry.path.removeprefix("checkpoint/")
+                name = entry.path.removeprefix(_IMAGES)
                 if data is None:
                     data = reader.read_file(self.index, self._source, number, parts.SMALL_LIMIT)
                 (directory / name).write_bytes(data)
@@ -188,36 +204,43 @@ class Rebuilder:
                 f" lists, say, are missing there ({first}{', …' if len(attributes) > 3 else ''})"
             )
 
-    def skeleton(self, path: Path, replaced: dict[str, bytes], work: Path) -> None:
-        """Write the archive podman imports when the shim brings memory and files: everything but these."""
-        with archive.ArchiveWriter(path) as out:
-            self._add_small(out, replaced, work)
+    def skeleton(self, path: Path, members: dict[str, bytes], work: Path) -> None:
+        """Write the archive podman imports when the shim brings memory and files: everything but these.
 
-    def whole(self, path: Path, replaced: dict[str, bytes], work: Path) -> None:
-        """Write a complete podman checkpoint archive. `work` is an empty directory on a disk with room for all."""
+        Of `members` are those that podman gets instead of the checkpoint's, or besides.
+        """
+        with archive.ArchiveWriter(path) as out:
+            self._add_small(out, members, work)
+
+    def whole(self, path: Path, members: dict[str, bytes], work: Path) -> None:
+        """Write a complete podman checkpoint archive, with `members` as in `skeleton`.
+
+        `work` is an empty directory on a disk with room for all.
+        """
         pages = work / "pages"
         pages.mkdir()
         self.pages(pages)
         with archive.ArchiveWriter(path) as out:
-            self._add_small(out, replaced, work)
+            self._add_small(out, members, work)
             for each in sorted(pages.iterdir()):
                 out.add_file(f"checkpoint/{each.name}", each)
             self._add_rootfs(out, work)
             for name in sorted({entry.path.split("/")[0] for _, entry in self.index.files_of(Kind.VOLUME)}):
                 self._add_tree(out, f"volumes/{name}.tar", Kind.VOLUME, name, work)
 
-    def _add_small(self, out: archive.ArchiveWriter, replaced: dict[str, bytes], work: Path) -> None:
+    def _add_small(self, out: archive.ArchiveWriter, members: dict[str, bytes], work: Path) -> None:
+        instead = self._replaced | members
         state = work / "state"
         state.mkdir()
         staged = self._stage(Kind.STATE, "", state)
         out.add_directory("checkpoint")
-        for name, data in (self._boot | replaced).items():
+        for name, data in (self._boot | instead).items():
             if name == parts.DEVSHM:
                 out.add_file(name, _rewritten(data, work))
             else:
                 out.add_bytes(name, data)
         for number, entry in self.index.files_of(Kind.STATE):
-            if entry.path in replaced:
+            if entry.path in instead:
                 continue
             found = staged(number)
             out.add_file(entry.path, _rewritten(found, work) if entry.path == parts.DEVSHM else found)

@@ -72,7 +72,7 @@ def write(
         config, spec = verification.saved(rebuilder)
         imported = verification.imported_config(config, spec, found.description, _roots())
         check_host_access(imported.name, imported.asked, may, progress)
-        verification.verify(rebuilder, config, spec, found.description)
+        rebuilder.replace(verification.verify(rebuilder, config, spec, found.description))
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
         places.check_packed(rebuilder, imported, layers, hint)
         members = imported.members(("ocickpt", "pull", str(found.reference)))

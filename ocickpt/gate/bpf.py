@@ -25,6 +25,24 @@ _LONGEST: Final = 4096
 """Instructions of one filter (BPF_MAXINSNS)."""
 _STEPS: Final = 2_000_000
 """For all answers of a program together."""
+_COPY_A: Final = 0x16
+"""BPF_RET|A."""
+_BIT_TEST: Final = 0x40
+"""BPF_JSET, of the bits that say what a jump tests."""
+_ARITHMETIC: Final = frozenset(
+    kind | source for kind in (0x04, 0x14, 0x24, 0x34, 0x44, 0x54, 0x64, 0x74, 0xA4) for source in (0x00, 0x08)
+)
+"""BPF_ALU with add, sub, mul, div, or, and, lsh, rsh, xor, each of K and of X."""
+_DIVIDE, _DIVIDE_BY_X, _SHIFTS = 0x34, 0x3C, (0x64, 0x74)
+_MEMORY: Final = frozenset((0x60, 0x61, 0x02, 0x03))
+"""BPF_LD|MEM, BPF_LDX|MEM, BPF_ST, BPF_STX: of 16 words."""
+_CONDITIONAL: Final = frozenset(kind | source for kind in _TESTS for source in (0x00, 0x08))
+_TAKEN: Final = (
+    _ARITHMETIC | _MEMORY | _CONDITIONAL | {_LOAD, _RETURN, _COPY_A, _JUMP, 0x84, 0x80, 0x81, 0x00, 0x01, 0x07, 0x87}
+)
+"""And what remains: BPF_ALU|NEG, BPF_LD and BPF_LDX with LEN and with IMM, BPF_MISC|TAX and |TXA."""
+_PROLOGUE: Final = 3
+"""Instructions with which the kernel begins every program."""
 _DEEPEST: Final = 200
 """Questions about arguments, one behind the other; a profile has a dozen."""
 
@@ -51,11 +69,7 @@ class Program:
     """A filter as the kernel takes it. IntegrityError for one that is not of the kind that runtimes make."""
 
     def __init__(self, data: bytes) -> None:
-        if not data or len(data) % _INSTRUCTION.size or len(data) > _LONGEST * _INSTRUCTION.size:
-            raise IntegrityError(
-                f"a seccomp filter of the checkpoint is {len(data)} bytes long, which no filter can be"
-            )
-        self._code = list(_INSTRUCTION.iter_unpack(data))
+        self._code = _instructions(data)
         self._steps = 0
 
     def answer(self, architecture: int, number: int) -> Tree:
@@ -103,6 +117,38 @@ class Program:
         return offset, 0xFFFFFFFF
 
 
+def expanded(data: bytes) -> int:
+    """How many instructions the kernel makes of a filter and counts; IntegrityError for what it does not take.
+
+    Source: linux/kernel/seccomp.c (seccomp_check_filter), net/core/filter.c (bpf_check_classic, bpf_convert_filter).
+    """
+    code = _instructions(data)
+    count = _PROLOGUE
+    for at, (kind, yes, no, operand) in enumerate(code):
+        after = len(code) - at - 1
+        if (
+            kind not in _TAKEN
+            or (kind == _LOAD and (operand % 4 or operand >= _END))
+            or (kind in _MEMORY and operand >= 16)
+            or (kind == _DIVIDE and operand == 0)
+            or (kind in _SHIFTS and operand >= 32)
+            or (kind == _JUMP and operand >= after)
+            or (kind in _CONDITIONAL and max(yes, no) >= after)
+        ):
+            raise IntegrityError(
+                f"a seccomp filter of the checkpoint has the instruction {kind:#x}, as the kernel does not take it"
+            )
+        if kind in _CONDITIONAL:
+            inverted = yes == 0 and kind & 0xF0 != _BIT_TEST
+            count += 1 if no == 0 or inverted else 2
+            count += kind & 0x08 == 0 and operand >> 31  # it is not taken for a negative number
+        else:
+            count += {_RETURN: 2, _DIVIDE_BY_X: 5}.get(kind, 1)
+    if code[-1][0] not in (_RETURN, _COPY_A):
+        raise IntegrityError("a seccomp filter of the checkpoint does not come to an end")
+    return count
+
+
 def permissive(action: int) -> int:
     """How much an action permits: of several filters' answers the kernel takes the least (seccomp_run_filters)."""
     kind = action & 0xFFFF0000
@@ -139,6 +185,12 @@ def only_refuses(front: bytes) -> bool:
         elif kind not in (_LOAD, _AND):
             return False
     return bool(code)
+
+
+def _instructions(data: bytes) -> list[tuple[int, int, int, int]]:
+    if not data or len(data) % _INSTRUCTION.size or len(data) > _LONGEST * _INSTRUCTION.size:
+        raise IntegrityError(f"a seccomp filter of the checkpoint is {len(data)} bytes long, which no filter can be")
+    return list(_INSTRUCTION.iter_unpack(data))
 
 
 def _asks(question: Question) -> tuple[int, int, str, int]:

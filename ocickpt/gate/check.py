@@ -8,8 +8,9 @@ from ocickpt.gate.expected import Expected
 from ocickpt.gate.images import Images
 
 
-def check(images: Images, expected: Expected) -> None:
-    """Refuse images that would have CRIU do more than make the processes of a container as `expected`.
+def check(images: Images, expected: Expected) -> dict[str, bytes]:
+    """Refuse images that would have CRIU do more than make the processes of a container as `expected`; by name those
+    that it is to be given instead.
 
     Raises IntegrityError for what such a container cannot have, UnsupportedError for what this version does not know.
     """
@@ -20,6 +21,6 @@ def check(images: Images, expected: Expected) -> None:
         mappings.check_mappings(images, expected)
         files.check_files(images, expected)
         files.check_nodes(images, expected)
-        filters.check_filters(images, expected)
+        return filters.confined(images, expected)
     except (AttributeError, TypeError, ValueError, RecursionError, OverflowError) as error:
         raise IntegrityError(f"the checkpoint's images hold what cannot be: {error}") from error

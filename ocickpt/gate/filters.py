@@ -1,89 +1,119 @@
-"""The seccomp filters that CRIU would give to threads: the container's profile is the oldest of every chain.
+"""The seccomp filters that CRIU gives to threads: the container's profile, as it is compiled here, and then their own.
 
-Filters that a process has added itself come later in its chain, and can only forbid more.
+Filters that a process has added itself come later in its chain (`chains`), and can only forbid more.
 
-Source: images/seccomp.proto; criu/seccomp.c, cr-restore.c; seccomp(2).
+Source: images/seccomp.proto, core.proto; criu/seccomp.c, cr-restore.c; seccomp(2).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import profile
+from ocickpt.gate.bpf import Program, allows_no_more, only_refuses
+from ocickpt.gate.chains import FILTER, LOG, SPEC_ALLOW, Chains, Filter, Thread
 from ocickpt.gate.expected import Expected
-from ocickpt.gate.images import Images, Message
+from ocickpt.gate.images import Images, Message, encoded
 from ocickpt.oci import Seccomp
 
-_DISABLED, _FILTER = 0, 2
-_TSYNC: Final = 1
-_KNOWN_FLAGS: Final = 0b111
-"""TSYNC, LOG, SPEC_ALLOW (linux/seccomp.h)."""
-_MOST_OLDEST: Final = 4
+_IMAGE: Final = "seccomp"
+_MOST_COMPARED: Final = 4
+"""Filters that are compared by what they answer, which takes long. A container has one oldest filter; moved between
+hosts whose libseccomp differ it may have some."""
 _CALLS: Final = 1024
 """No architecture has as many; x32 has its own from 2^30 on."""
 _X32: Final = 1 << 30
 _X86_64: Final = 0xC000003E
 
 
-def check_filters(images: Images, expected: Expected) -> None:
-    """Refuse threads that run under less than the container's profile. IntegrityError."""
-    found = images.messages("seccomp")
-    filters = list(found[0].seccomp_filters) if found else []
-    oldest = dict[bytes, int]()
-    cores = {number: messages[0] for number, messages in images.numbered("core").items()}
+def confined(images: Images, expected: Expected) -> dict[str, bytes]:
+    """The images that CRIU has to be given instead, by name: those which make the container's profile the oldest filter
+    of every thread that has it not. None where all have it.
+
+    Raises IntegrityError for chains of filters that cannot be.
+    """
+    entry = images.changeable(_IMAGE)
+    filters = _filters(entry)
+    chains = Chains(filters, _processes(images))
+    if not expected.seccomp:
+        return {}
+    wanted = Wanted(expected.seccomp, filters[0].code if filters else b"")
+    more, oldest = chains.begin_with(wanted.filter, wanted.is_profile, wanted.is_enough)
+    for code, flags, younger in more:
+        entry.seccomp_filters.add(filter=code, flags=flags, **({} if younger is None else {"prev": younger}))
+    changed = {_IMAGE: entry} if more else {}
+    for number, position in oldest.items():
+        core = changed[f"core-{number}"] = images.changeable(f"core-{number}")
+        core.thread_core.seccomp_mode, core.thread_core.seccomp_filter = FILTER, position
+    return {f"{name}.img": encoded(name, message) for name, message in changed.items()}
+
+
+def counts(images: Images) -> dict[int, int]:
+    """How many filters each thread will have, by its id inside the container; errors as of `confined`."""
+    return Chains(_filters(images.changeable(_IMAGE)), _processes(images)).counts()
+
+
+def _filters(entry: Message) -> list[Filter]:
+    return [
+        Filter(bytes(each.filter), each.flags, each.prev if each.HasField("prev") else None)
+        for each in entry.seccomp_filters
+    ]
+
+
+def _processes(images: Images) -> Iterator[list[Thread]]:
+    """The threads of each process that has not ended."""
     for task in images.messages("pstree"):
-        synchronized = False
-        for thread in dict.fromkeys((task.pid, *task.threads)):
-            core = cores.get(thread)
-            if core is None or not core.HasField("thread_core"):
-                continue
-            chain = _chain(core.thread_core, filters, thread)
-            if thread == task.pid:
-                synchronized = bool(chain) and all(each.flags & _TSYNC for each in chain)
-            if chain:
-                oldest[bytes(chain[0].filter)] = thread
-            elif expected.seccomp and (thread == task.pid or not synchronized):
-                raise IntegrityError(
-                    f"thread {thread} of the checkpoint has no seccomp filter, and its container has one"
-                )
-    if len(oldest) > _MOST_OLDEST:
-        raise IntegrityError("the checkpoint's threads have different oldest seccomp filters: a container has one")
-    if expected.seccomp:
-        for code, thread in oldest.items():
-            if problem := _weaker(code, expected.seccomp):
-                raise IntegrityError(f"the oldest seccomp filter of thread {thread} is not the container's: {problem}")
+        threads = []
+        for number in dict.fromkeys((task.pid, *task.threads)):
+            core = images.one(f"core-{number}")
+            if number == task.pid and not core.HasField("thread_core"):
+                break
+            found = core.thread_core
+            oldest = found.seccomp_filter if found.HasField("seccomp_filter") else None
+            threads.append(Thread(number, found.seccomp_mode, oldest))
+        yield threads
 
 
-def _chain(thread: Message, filters: list[Message], number: int) -> list[Message]:
-    """The filters of a thread, oldest first: an image's `prev` is the one that is installed next (criu/seccomp.c)."""
-    if thread.seccomp_mode == _DISABLED:
-        return []
-    found: list[Message] = []
-    position: int | None = thread.seccomp_filter
-    if thread.seccomp_mode != _FILTER or not thread.HasField("seccomp_filter"):
-        raise IntegrityError(f"thread {number} of the checkpoint has a seccomp mode but no filter")
-    while position is not None:
-        if position >= len(filters) or len(found) > len(filters):
-            raise IntegrityError(f"thread {number} of the checkpoint has a seccomp filter that is not there")
-        each = filters[position]
-        if each.flags & ~_KNOWN_FLAGS:
-            raise IntegrityError(f"a seccomp filter of the checkpoint has the flags {each.flags:#x}")
-        found.append(each)
-        position = each.prev if each.HasField("prev") else None
-    return found
+class Wanted:
+    """A container's profile, and what is as good."""
+
+    def __init__(self, wanted: Seccomp, like: bytes) -> None:
+        """Of its two forms `filter` is that which is sorted as `like`."""
+        self._profile = wanted
+        self._flags = profile.flags(wanted)
+        self._equal: dict[bytes, bool] = {}
+        self._compared: dict[bytes, bool] = {}
+        self.filter = Filter(next(profile.compiled(wanted, like=like)), self._flags, None)
+
+    def is_profile(self, found: Filter) -> bool:
+        """Whether it is what the runtimes make of the profile on this host."""
+        if found.code not in self._equal:
+            forms = profile.compiled(self._profile, like=found.code)
+            self._equal[found.code] = any(_is(found.code, form) for form in forms)
+        return self._equal[found.code] and self._has_flags(found)
+
+    def is_enough(self, found: Filter) -> bool:
+        """Whether it permits no more than the profile; another libseccomp may have compiled it, in another order."""
+        if found.code not in self._compared:
+            if len(self._compared) >= _MOST_COMPARED:
+                return False
+            try:
+                self._compared[found.code] = not allowed_more(found.code, self.filter.code)
+            except IntegrityError:  # no runtime's: nobody knows what it answers
+                self._compared[found.code] = False
+        return self._compared[found.code] and self._has_flags(found)
+
+    def _has_flags(self, found: Filter) -> bool:
+        """Whether as much is logged, and as little speculated, as with the profile."""
+        return not (self._flags & ~found.flags & LOG or found.flags & ~self._flags & SPEC_ALLOW)
 
 
-def _weaker(code: bytes, wanted: Seccomp) -> str:
-    """What a filter allows that the profile does not; nothing if there is none."""
-    from ocickpt.gate.bpf import only_refuses
-
-    compiled = b""
-    for compiled in profile.compiled(wanted, like=code):
-        front = code.removesuffix(compiled)
-        if not front or (len(front) < len(code) and only_refuses(front)):
-            return ""
-    return allowed_more(code, compiled)
+def _is(code: bytes, compiled: bytes) -> bool:
+    """Whether a filter is the compiled one, perhaps with instructions in front that only refuse."""
+    front = code.removesuffix(compiled)
+    return not front or (len(front) < len(code) and only_refuses(front))
 
 
 def allowed_more(code: bytes, limit: bytes) -> str:
@@ -92,7 +122,6 @@ def allowed_more(code: bytes, limit: bytes) -> str:
     It may have been compiled by another libseccomp, in another order: so they are compared by what they answer.
     """
     from ocickpt.gate import libseccomp  # hardly ever, and it takes long to load
-    from ocickpt.gate.bpf import Program, allows_no_more
 
     found, wanted = Program(code), Program(limit)
     for architecture in libseccomp.architectures():

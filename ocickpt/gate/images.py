@@ -128,6 +128,13 @@ class Images:
             raise IntegrityError(f"the checkpoint's {name}.img has {len(found)} messages instead of one")
         return found[0]
 
+    def changeable(self, name: str) -> Message:
+        """A copy of the one message of an image, to be changed and `encoded`; an empty one when it is not there."""
+        message = _empty(_kind(name)[0])
+        if f"{name}.img" in self._names:
+            message.CopyFrom(self.one(name))
+        return message
+
     def raw(self, name: str) -> bytes:
         """The bytes of an image."""
         return self._read(f"{name}.img")
@@ -145,6 +152,12 @@ class Images:
                     check_message(name, message, expected.may)
             elif _IS_PAGEMAP.fullmatch(name):
                 contents.check_pagemap(self.raw(name))
+
+
+def encoded(name: str, message: Message) -> bytes:
+    """The image of that name which consists of one message."""
+    data = message.SerializeToString()
+    return _head(_kind(name)[0]) + struct.pack("<I", len(data)) + bytes(data)
 
 
 def text(value: Any) -> str:
@@ -165,21 +178,31 @@ def _check_name(name: str) -> None:
 
 
 def _decode(name: str, data: bytes) -> list[Message]:
-    kind, read = next(found for pattern, found in _KINDS.items() if re.fullmatch(pattern, name, re.ASCII))
-    images = criu.pycriu_images()
-    head = struct.pack("<I", images.magic.by_name[kind])
-    head = head if kind == "INVENTORY" else struct.pack("<I", _COMMON) + head
+    kind, read = _kind(name)
+    head = _head(kind)
     if not data.startswith(head):
         raise IntegrityError(f"the checkpoint's {name}.img is of another kind than its name says")
-
-    def decode(kind_of_message: str, encoded: bytes) -> Message:
-        payload = getattr(images.pb, kind_of_message) if kind_of_message else images.handlers[kind].payload
-        return _message(name, payload(), encoded)
-
-    reader = contents.Reader(name, data, len(head), decode)
+    reader = contents.Reader(name, data, len(head), lambda inner, code: _message(name, _empty(kind, inner), code))
     found = list(read(reader))
     reader.end()
     return found
+
+
+def _kind(name: str) -> tuple[str, Callable[[contents.Reader], Iterator[Message]]]:
+    """CRIU's name for the kind of an image, and what reads its messages."""
+    return next(found for pattern, found in _KINDS.items() if re.fullmatch(pattern, name, re.ASCII))
+
+
+def _head(kind: str) -> bytes:
+    """With what an image of that kind begins."""
+    head = struct.pack("<I", criu.pycriu_images().magic.by_name[kind])
+    return head if kind == "INVENTORY" else struct.pack("<I", _COMMON) + head
+
+
+def _empty(kind: str, inner: str = "") -> Message:
+    """A message of images of that kind; `inner` names one that is not its usual one."""
+    images = criu.pycriu_images()
+    return (getattr(images.pb, inner) if inner else images.handlers[kind].payload)()
 
 
 def _message(name: str, message: Message, data: bytes) -> Message:

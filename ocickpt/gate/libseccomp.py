@@ -38,6 +38,16 @@ class Call(NamedTuple):
     conditions: tuple[tuple[int, int, int, int], ...]
 
 
+class _Version(ctypes.Structure):
+    _fields_ = (("major", ctypes.c_uint), ("minor", ctypes.c_uint), ("micro", ctypes.c_uint))
+
+
+def version() -> str:
+    """That of the library: ``2.6.0``."""
+    found = _library().seccomp_version().contents
+    return f"{found.major}.{found.minor}.{found.micro}"
+
+
 def architectures() -> tuple[int, ...]:
     """The AUDIT_ARCH_… numbers of what this host's processor can run; x32 has that of x86-64."""
     native = int(_library().seccomp_arch_native())
@@ -125,8 +135,10 @@ def _library() -> ctypes.CDLL:
         library = ctypes.CDLL("libseccomp.so.2")
     except OSError as error:
         raise PrerequisiteError(
-            "libseccomp cannot be loaded", hint="install libseccomp2 (Debian) or libseccomp (Fedora)"
+            "libseccomp cannot be loaded, which makes a container's seccomp filter of its profile",
+            hint="install libseccomp2 (Debian) or libseccomp (Fedora)",
         ) from error
+    library.seccomp_version.restype = ctypes.POINTER(_Version)
     library.seccomp_init.argtypes, library.seccomp_init.restype = [ctypes.c_uint32], ctypes.c_void_p
     library.seccomp_arch_resolve_name.restype = ctypes.c_uint32
     library.seccomp_arch_native.restype = ctypes.c_uint32

@@ -17,6 +17,7 @@ import msgspec
 
 from ocickpt import atomic
 from ocickpt.errors import IntegrityError
+from ocickpt.gate.chains import LOG, SPEC_ALLOW
 from ocickpt.oci import Condition, Seccomp
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ _GREATER, _LOOK = 0x25, 32
 _SORTED_FROM: Final = 32
 """With more calls than that runc has libseccomp make a binary tree of them."""
 _MOST_CALLS: Final = 10_000
+_FLAGS: Final = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0, "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0,
+    "SECCOMP_FILTER_FLAG_LOG": LOG, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": SPEC_ALLOW,
+}  # fmt: skip
+"""The first two say nothing of a filter that is there: how it gets to threads, and how its agent is asked."""
 
 
 def compiled(profile: Seccomp, *, like: bytes = b"") -> Iterator[bytes]:
@@ -55,6 +61,18 @@ def compiled(profile: Seccomp, *, like: bytes = b"") -> Iterator[bytes]:
     levels = (_TREE, _LIST) if _GREATER in like[: 8 * _LOOK : 8] else (_LIST, _TREE)
     for level in levels:
         yield _compiled(profile, name, level)
+
+
+def flags(profile: Seccomp) -> int:
+    """Those that the runtimes install the filter with; without any that is said, they have one.
+
+    IntegrityError for one that they do not know.
+    """
+    if profile.flags is None:
+        return SPEC_ALLOW
+    if unknown := set(profile.flags) - _FLAGS.keys():
+        raise IntegrityError(f"the container's seccomp profile has the flag {min(unknown)[:100]!r}, which is none")
+    return sum(_FLAGS[each] for each in set(profile.flags))
 
 
 def _compiled(profile: Seccomp, name: str, level: int) -> bytes:

@@ -54,10 +54,11 @@ def verify(
     spec: oci.Saved,
     shown: Description,
     bundle: oci.Bundle | None = None,
-) -> None:
+) -> dict[str, bytes]:
     """Hold what is `saved` against what the description shows of the container's security, and CRIU's images against
     the specification: that of the `bundle` that they are to be restored in, if there is one already.
 
+    What CRIU is to be given instead of some of them, by their names in the archive (`Rebuilder.replace`).
     Raises IntegrityError, UnsupportedError.
     """
     real = security.summary(spec, criu.images_lsm(rebuilder.file(parts.INVENTORY)), origin.labels(config.config))
@@ -67,7 +68,7 @@ def verify(
     if _DESCRIPTORS in rebuilder.small_files():
         check_descriptors(rebuilder.file(_DESCRIPTORS))
     found = of(rebuilder)
-    check(found, expected)
+    instead = check(found, expected)
     check_cgroups(found, shown.container.id, expected, ignored=criu.ignores_cgroups(shown.runtime.name))
     check_tree(
         (
@@ -77,6 +78,7 @@ def verify(
         ),
         expected,
     )
+    return {_IMAGES + name: data for name, data in instead.items()}
 
 
 def of(rebuilder: Rebuilder) -> Images:

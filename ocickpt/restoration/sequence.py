@@ -32,7 +32,7 @@ from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.runtime.base import Additions
-from ocickpt.gate import confinement, places, verification
+from ocickpt.gate import confinement, filters, places, verification
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import BlobSource, Progress
@@ -140,6 +140,8 @@ class Sequence:
 
     def __init__(self, way: Way, saved: Saved, pool: Executor | None = None) -> None:
         self._way, self._saved, self._pool = way, saved, pool
+        self._filters: dict[int, int] = {}
+        """How many seccomp filters each thread has to have."""
 
     def restore(self) -> Running:
         """The container, running; when that fails, nothing of it is left."""
@@ -165,13 +167,15 @@ class Sequence:
         return done
 
     def _hold(self) -> None:
-        verification.verify(
+        instead = verification.verify(
             self._saved.rebuilder,
             self._saved.config,
             self._saved.spec,
             self._saved.artifact.description,
             self._way.spec,
         )
+        self._saved.rebuilder.replace(instead)
+        self._filters = filters.counts(verification.of(self._saved.rebuilder))
 
     def gate(self) -> None:
         """Return when nothing is wrong with what CRIU would be given. IntegrityError, UnsupportedError."""
@@ -195,4 +199,4 @@ class Sequence:
 
     def verify(self, container: Running) -> None:
         """Hold what was restored, and stands still, against what it may be. IntegrityError."""
-        confinement.verify(container, verification.mountpoints(self._saved.rebuilder), {})
+        confinement.verify(container, verification.mountpoints(self._saved.rebuilder), self._filters)

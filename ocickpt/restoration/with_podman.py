@@ -181,7 +181,8 @@ class WithPodman(Way):
         members = self._imported.members(self._journal.record.created_by)
         if not self._options.tcp_established:
             # CRIU refuses a checkpoint with connections then: there are none to protect.
-            members[parts.INVENTORY] = criu.without_network_lock(self._saved.rebuilder.file(parts.INVENTORY))
+            inventory = criu.without_network_lock(self._saved.rebuilder.file(parts.INVENTORY))
+            self._saved.rebuilder.replace({parts.INVENTORY: inventory})
         self.progress.stage(Stage.FETCHING)
         rebuilder, work = self._saved.rebuilder, self.work
         rebuilder.expect(Kind.STATE, Kind.ROOTFS, Kind.VOLUME, *(() if self.follow else (Kind.MEMORY,)))
@@ -246,8 +247,9 @@ class WithPodman(Way):
             for name, place in self._imported.volumes.items():
                 saved.rebuilder.tree(Kind.VOLUME, Path(place), name)
 
-    def place_images(self, saved: Saved, target: Target) -> None:  # noqa: ARG002 - podman brought the images
-        """The memory, which was written beside it."""
+    def place_images(self, saved: Saved, target: Target) -> None:
+        """The memory, which was written beside it, and what the gate has changed since."""
+        saved.rebuilder.replaced_images(target.image_path)
         for pages in (self.work / "pages").iterdir():
             pages.rename(target.image_path / pages.name)
         (target.image_path / rendezvous.MARKER).unlink()

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import LONG, Host
-from tests.hostile.cases import CASES, OPTIONS
+from tests.hostile.case import OPTIONS, command
+from tests.hostile.cases import CASES
 from tests.hostile.run import REPOSITORY, WAYS
 
 CONFIG = "/etc/ocickpt/config.toml"
@@ -36,8 +37,7 @@ def goods(hosts: tuple[Host, Host], runtime: str) -> Iterator[str]:
             "--name",
             "web",
             *options,
-            "localhost/busybox",
-            "/counter.sh",
+            *command(name),
         )
         a.wait("podman", "exec", "web", "test", "-s", "/tmp/count")
         a.run("podman", "container", "checkpoint", "--compress", "none", "--export", f"{directory}/{name}.tar", "web")

@@ -11,11 +11,14 @@ import struct
 import tarfile
 from collections.abc import Iterator
 
-from tests.hostile.case import OPTIONS, USER, VOLUME, Case
+from tests.hostile.case import ASKING, USER, VOLUME, Case
 from tests.hostile.changing import (
     ALLOW,
     FIRST,
     MARK,
+    SPEC_ALLOW,
+    TSYNC,
+    Change,
     allowing,
     any_personality,
     behind_a_symlink,
@@ -24,6 +27,7 @@ from tests.hostile.changing import (
     capabilities_without,
     cgroup_path,
     cgroup_property,
+    chains,
     creds,
     file,
     filtered,
@@ -39,6 +43,7 @@ from tests.hostile.changing import (
     mounted,
     mounts,
     namespace_of_criu,
+    no_filters,
     node,
     not_mounted,
     odd_capabilities,
@@ -60,8 +65,6 @@ from tests.hostile.changing import (
     writable,
 )
 from tests.hostile.field_cases import field_cases
-
-__all__ = ["CASES", "OPTIONS", "Case"]
 
 HOOKS = {
     each: [{"path": "/bin/touch", "args": ["touch", MARK]}]
@@ -90,6 +93,103 @@ LOCAL = {
     "ino": 1, "type": 1, "state": 1, "flags": 2, "uflags": 1, "backlog": 0, "peer": 0, "opts": SOCKET,
     "name": base64.b64encode(b"/run/dbus/system_bus_socket\0").decode(), "ns_id": "net_ns_id",
 }  # fmt: skip
+
+
+def instructions(*found: tuple[int, int, int, int]) -> bytes:
+    return b"".join(struct.pack("<HBBI", *each) for each in found)
+
+
+def _filters() -> Iterator[tuple[str, Case]]:
+    """What is not the container's filter, or not certainly, gets that in front; what no kernel takes is refused."""
+
+    def harmless(change: Change, filters: str = "2 2", on_start: str | None = None) -> Case:
+        return Case(change, on_start=on_start, container=ASKING, inside=f"refused refused {filters}")
+
+    def refused(change: Change, said: str) -> Case:
+        return Case(change, said, container=ASKING)
+
+    yield "a filter that allows everything", harmless(filtered(lambda _: ALLOW, -1))
+    yield "a filter that lets one call pass", harmless(more_permissive(allowing("bpf")))
+    yield "a filter that lets a call pass with any arguments", harmless(more_permissive(allowing("personality")))
+    yield "a filter with something in front that allows", harmless(filtered(lambda code: ALLOW + code, -1))
+    around = filtered(lambda code: instructions((0x05, 0, 0, len(code) // 8)) + code + ALLOW, -1)
+    yield "a filter with a way around it", harmless(around)
+    computing = filtered(lambda code: instructions((0x04, 0, 0, 1)) + code, -1)
+    yield "a filter that computes", harmless(computing)
+    x32 = instructions((0x20, 0, 0, 0), (0x35, 0, 1, 1 << 30)) + ALLOW
+    yield "a filter that lets calls of x32 pass", harmless(filtered(lambda code: x32 + code, -1))
+    i386 = instructions((0x20, 0, 0, 4), (0x15, 0, 1, 0x40000003)) + ALLOW
+    yield "a filter that lets calls of i386 pass", harmless(filtered(lambda code: i386 + code, -1))
+    remembering = instructions((0x00, 0, 0, 0x7FFF0000), (0x02, 0, 0, 3), (0x60, 0, 0, 3), (0x16, 0, 0, 0))
+    yield "a filter that remembers", harmless(filtered(lambda _: remembering, -1))
+    yield (
+        "the container's filter, but not first",
+        harmless(chains(lambda own: [(ALLOW, TSYNC), (own, TSYNC)], lambda _: [])),
+    )
+    yield (
+        "its own filters in front of the container's",
+        harmless(chains(lambda own: [(ALLOW, TSYNC)] * 5 + [(ALLOW + own, TSYNC)], lambda _: []), "7 7"),
+    )
+    yield (
+        "a thread's filter that allows everything",
+        harmless(chains(lambda own: [(own, 0)], lambda _: [(ALLOW, 0)]), "1 2"),
+    )
+    yield (
+        "the first thread's filter that allows everything",
+        harmless(chains(lambda _: [(ALLOW, 0)], lambda own: [(own, 0)]), "2 1"),
+    )
+    yield "a thread without a filter", harmless(chains(lambda own: [(own, 0)], lambda _: []), "1 1")
+    yield "a first thread without a filter", harmless(chains(lambda _: [], lambda own: [(own, 0)]), "1 1")
+    yield "no filter", harmless(thread(seccomp_mode="disabled"), "1 1")
+    yield "no image of filters", harmless(no_filters, "1 1")
+    yield (
+        "a filter without the mitigations of speculation",
+        harmless(
+            both(in_profile(put(flags=[])), chains(lambda own: [(own, TSYNC | SPEC_ALLOW)], lambda _: [])),
+            on_start="another seccomp profile",
+        ),
+    )
+
+    endless = filtered(lambda _: instructions((0x05, 0, 0, 7)), -1)
+    yield "a filter that does not end", refused(endless, "as the kernel does not take it")
+    unanswered = filtered(lambda _: instructions((0x20, 0, 0, 0)), -1)
+    yield "a filter without an answer", refused(unanswered, "does not come to an end")
+    dividing = filtered(lambda code: instructions((0x34, 0, 0, 0)) + code, -1)
+    yield "a filter that divides by nothing", refused(dividing, "as the kernel does not take it")
+    yield "a filter that is empty", refused(filtered(lambda _: b"", -1), "0 bytes long")
+    yield "a filter that is longer than any", refused(filtered(lambda _: ALLOW * 4097, -1), "bytes long")
+    longest = instructions(*[(0x80, 0, 0, 0)] * 4095) + ALLOW
+    yield (
+        "more filters than the kernel takes",
+        refused(chains(lambda _: [(longest, TSYNC)] * 9, lambda _: []), "and the kernel takes 32768"),
+    )
+    yield (
+        "no room for the container's filter",
+        refused(chains(lambda _: [(ALLOW, TSYNC)] * 3600, lambda _: []), " with that of its container"),
+    )
+    yield "strict mode", refused(thread(seccomp_mode="strict"), "in seccomp's strict mode")
+    beside = "seccomp filters for all of its threads, and others"
+    yield (
+        "filters for all threads, and of one",
+        refused(chains(lambda own: [(own, TSYNC)], lambda own: [(own, 0)]), beside),
+    )
+    yield (
+        "filters for all threads, in part",
+        refused(chains(lambda own: [(own, 0), (own, TSYNC)], lambda _: []), beside),
+    )
+    yield (
+        "filters for all threads, of another than the first",
+        refused(chains(lambda own: [(own, 0)], lambda own: [(own, TSYNC)]), beside),
+    )
+    yield "no filter, as the old format says", Case(process(old_seccomp_mode="disabled"), "old format")
+    yield "another filter, as the old format says", Case(process(old_seccomp_filter=0), "old format")
+    yield "a filter that is not there", Case(thread(seccomp_filter=500), "that is not there")
+    followed = in_image("seccomp", lambda entry: entry["seccomp_filters"][0].update(prev=500))
+    yield "a filter after which there is none", Case(followed, "followed by one that is not there")
+    circle = in_image("seccomp", lambda entry: entry["seccomp_filters"][0].update(prev=0))
+    yield "filters in a circle", Case(circle, "in a circle")
+    listener = in_image("seccomp", lambda entry: entry["seccomp_filters"][0].update(flags=8))
+    yield "a filter with a listener", Case(listener, "flags 0x8")
 
 
 def _cases() -> Iterator[tuple[str, Case]]:
@@ -198,45 +298,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
     yield "a device among deleted files", Case(ghost, "block device 8:0")
     yield "a device in the root filesystem", Case(rootfs, "block device 8:0")
 
-    # Filters.
-    yield "a filter that allows everything", Case(filtered(lambda _: ALLOW, -1), "is not the container's: it allows")
-    yield "a filter that allows everything, of one thread", Case(filtered(lambda _: ALLOW), "is not the container's")
-    yield "a filter that lets one call pass", Case(more_permissive(allowing("bpf")), "it allows bpf")
-    yield (
-        "a filter that lets a call pass with any arguments",
-        Case(more_permissive(allowing("personality")), "it allows personality"),
-    )
-    yield "a filter with something in front that allows", Case(filtered(lambda code: ALLOW + code, -1), "it allows")
-    yield (
-        "a filter with a way around it",
-        Case(filtered(lambda code: struct.pack("<HBBI", 0x05, 0, 0, len(code) // 8) + code + ALLOW, -1), "it allows"),
-    )
-    yield (
-        "a filter that does not end",
-        Case(filtered(lambda _: struct.pack("<HBBI", 0x05, 0, 0, 7), -1), "does not come to an end"),
-    )
-    yield (
-        "a filter that computes",
-        Case(filtered(lambda code: struct.pack("<HBBI", 0x04, 0, 0, 1) + code, -1), "as no runtime's has"),
-    )
-    yield (
-        "no filter",
-        Case(
-            in_image("core-1", lambda core: core["thread_core"].update(seccomp_mode="disabled")),
-            "has no seccomp filter",
-        ),
-    )
-    yield "no filter, as the old format says", Case(process(old_seccomp_mode="disabled"), "old format")
-    yield "another filter, as the old format says", Case(process(old_seccomp_filter=0), "old format")
-    yield "a filter that is not there", Case(thread(seccomp_filter=500), "that is not there")
-    yield (
-        "filters in a circle",
-        Case(in_image("seccomp", lambda entry: entry["seccomp_filters"][0].update(prev=0)), "that is not there"),
-    )
-    yield (
-        "a filter with a listener",
-        Case(in_image("seccomp", lambda entry: entry["seccomp_filters"][0].update(flags=8)), "flags 0x8"),
-    )
+    yield from _filters()
 
     # Mounts.
     yield "an open /proc/keys", Case(not_mounted("/proc/keys"), "leaves /proc/keys open")

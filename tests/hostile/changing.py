@@ -23,6 +23,7 @@ MARK = "/srv/share/owned"
 FIRST = "checkpoint/core-1.img"
 ALLOW = struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000)
 """A seccomp filter that allows everything."""
+TSYNC, SPEC_ALLOW = 1, 4
 
 
 def load(members: Members, name: str) -> Json:
@@ -160,6 +161,40 @@ def filtered(change: Callable[[bytes], bytes], position: int = 0) -> Change:
                 each["filter"] = base64.b64encode(change(base64.b64decode(each["filter"]))).decode()
 
     return in_image("seccomp", changed)
+
+
+def chains(*of_threads: Callable[[bytes], list[tuple[bytes, int]]]) -> Change:
+    """Each thread of the first process gets a chain, of code and flags, made of the container's filter; oldest first.
+
+    An empty one is no filter.
+    """
+
+    def changed(members: Members) -> None:
+        entry = load(members, "checkpoint/seccomp.img")
+        own = base64.b64decode(entry["entries"][0]["seccomp_filters"][0]["filter"])
+        filters: list[Json] = []
+        threads = load(members, "checkpoint/pstree.img")["entries"][0]["threads"]
+        assert len(threads) == len(of_threads)
+        for thread, chain in zip(threads, of_threads, strict=True):
+            found, first = chain(own), len(filters)
+            core = load(members, f"checkpoint/core-{thread}.img")
+            mode = {"seccomp_mode": "filter", "seccomp_filter": first} if found else {"seccomp_mode": "disabled"}
+            core["entries"][0]["thread_core"].pop("seccomp_filter", None)
+            core["entries"][0]["thread_core"].update(mode)
+            save(members, f"checkpoint/core-{thread}.img", core)
+            for number, (code, flags) in enumerate(found, 1):
+                more = {"prev": first + number} if number < len(found) else {}
+                filters.append({"filter": base64.b64encode(code).decode(), "flags": flags} | more)
+        entry["entries"][0] = {"seccomp_filters": filters} if filters else {}
+        save(members, "checkpoint/seccomp.img", entry)
+
+    return changed
+
+
+def no_filters(members: Members) -> None:
+    """Nor an image of them."""
+    chains(lambda _: [], lambda _: [])(members)
+    del members["checkpoint/seccomp.img"]
 
 
 def more_permissive(change: Callable[[Json], None]) -> Change:

@@ -23,7 +23,8 @@ from pathlib import Path
 import ocickpt
 from ocickpt import push
 from ocickpt.errors import OcickptError
-from tests.hostile.cases import CASES, OPTIONS, Case
+from tests.hostile.case import LOOK, OPTIONS, Case, command
+from tests.hostile.cases import CASES
 from tests.hostile.changing import MARK, Members
 from tests.hostile.kernel import SAYS
 
@@ -32,7 +33,6 @@ WAYS = ("restore", "lazy", "start", "without")
 REPOSITORY = "registry:5000/hostile"
 OCICKPT = (sys.executable, "-P", "-m", "ocickpt")
 _ENDING = 5.0
-IMAGE = ("localhost/busybox", "/counter.sh")
 
 
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -97,7 +97,9 @@ def play(case: Case, reference: str, way: str, runtime: str, said: str | None = 
         return "" if case.said and case.said in reference else f"pushed: {reference}"
     if way == "start":
         options = ("--annotation", f"io.ocickpt.restore={reference}", *OPTIONS[case.container])
-        done = run("podman", "--runtime", runtime, "run", "--detach", "--name", "evil", *options, *IMAGE)
+        done = run(
+            "podman", "--runtime", runtime, "run", "--detach", "--name", "evil", *options, *command(case.container)
+        )
         pid = run("podman", "inspect", "--format", "{{.State.Pid}}", "evil").stdout.strip()
         ran = pid not in ("", "0")
     else:
@@ -108,6 +110,11 @@ def play(case: Case, reference: str, way: str, runtime: str, said: str | None = 
         problem = f"status {done.returncode}, {'it ran, ' if ran else ''}said: {done.stderr.strip()[-600:]}"
     if not said and done.returncode:
         problem = f"harmless, and not restored: {done.stderr.strip()[-600:]}"
+    elif not said and case.inside:
+        container = run("podman", "ps", "--quiet").stdout.strip()
+        seen = run("podman", "exec", container, "timeout", "20", "sh", "-c", LOOK)
+        if seen.stdout.strip() != case.inside:
+            problem = f"inside it is {seen.stdout.strip()!r} instead of {case.inside!r}: {seen.stderr.strip()[-600:]}"
     if ran or way == "start":
         run("podman", "rm", "--all", "--force", "--time", "0")
         run("podman", "volume", "rm", "--all", "--force")

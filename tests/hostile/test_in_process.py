@@ -5,7 +5,9 @@ The good ones that they are made of are of this host's own podman, runc and crun
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -19,8 +21,9 @@ from ocickpt.artifact import parts
 from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
 from ocickpt.model import Content, Kind, Run
 from ocickpt.pack.files import Tree
-from tests.hostile.cases import CASES, OPTIONS
-from tests.hostile.changing import Members
+from tests.hostile.case import OPTIONS, command
+from tests.hostile.cases import CASES
+from tests.hostile.changing import TSYNC, Members, load
 from tests.hostile.run import archive, members_of
 
 # What pycriu's generated code is warned of is not ours to mend.
@@ -48,8 +51,7 @@ def goods(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             "--name",
             "good",
             *options,
-            "localhost/busybox",
-            "/counter.sh",
+            *command(name),
         )
         try:
             podman("container", "checkpoint", "--compress", "none", "--export", str(path), "good")
@@ -67,12 +69,36 @@ def there_and_back(members: Members, tmp_path: Path) -> Members:
     return members_of(tmp_path / "out.tar")
 
 
+def images_of(members: Members) -> Members:
+    return {name: data for name, data in members.items() if name.startswith("checkpoint/")}
+
+
+def check_filters(members: Members) -> None:
+    """Every thread has the container's filter: by itself, or from the first thread, whose filters are for all."""
+    from ocickpt import oci, structs
+    from ocickpt.gate.profile import compiled
+
+    profile = json.loads(members["spec.dump"])["linux"]["seccomp"]
+    forms = tuple(compiled(structs.read(profile, oci.Seccomp, "profile")))
+    filters = load(members, "checkpoint/seccomp.img")["entries"][0]["seccomp_filters"]
+    for_all = False
+    for thread in load(members, "checkpoint/pstree.img")["entries"][0]["threads"]:
+        core = load(members, f"checkpoint/core-{thread}.img")["entries"][0]["thread_core"]
+        position, found = core.get("seccomp_filter"), False
+        if core.get("seccomp_mode", "disabled") == "disabled":
+            assert for_all
+            continue
+        while position is not None:
+            found = found or base64.b64decode(filters[position]["filter"]).endswith(forms)
+            for_all = bool(filters[position]["flags"] & TSYNC)
+            position = filters[position].get("prev")
+        assert found
+
+
 @pytest.mark.parametrize("container", OPTIONS)
 def test_good_ones_pass(goods: dict[str, Members], container: str, tmp_path: Path) -> None:
     back = there_and_back(goods[container], tmp_path)
-    images = {name for name in goods[container] if name.startswith("checkpoint/")}
-    assert {name for name in back if name.startswith("checkpoint/")} == images
-    assert all(back[name] == goods[container][name] for name in images)
+    assert images_of(back) == images_of(goods[container])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -90,6 +116,11 @@ def test_crafted_ones_do_not(goods: dict[str, Members], name: str, tmp_path: Pat
         words = b"".join(back[each] for each in ("config.dump", "spec.dump"))
         assert b"/bin/touch" not in words
         assert not [each for each in back if NETWORK.match(each)]
+        if case.inside:
+            images = images_of(back)
+            check_filters(back)
+            (tmp_path / "again").mkdir()
+            assert images_of(there_and_back({**members, **images}, tmp_path / "again")) == images
 
 
 @pytest.mark.parametrize("name", ["iptables", "ip6tables", "nftables", "route", "route6", "rule", "ifaddr"])

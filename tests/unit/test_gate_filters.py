@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import libseccomp, profile
 from ocickpt.gate.bpf import Program, allows_no_more, only_refuses, permissive
-from ocickpt.gate.filters import allowed_more
+from ocickpt.gate.chains import LOG, SPEC_ALLOW, TSYNC, Filter
+from ocickpt.gate.filters import Wanted, allowed_more
 from ocickpt.oci import Profile, Seccomp
 
 KILL, ERRNO, TRACE, ALLOW = 0, 0x00050001, 0x7FF00000, 0x7FFF0000
@@ -166,6 +167,69 @@ def test_many_ways_through_a_program_take_no_time(depth: int) -> None:
     except IntegrityError as error:
         assert depth > 100, error.message
     assert time.process_time() - begun < 5
+
+
+STUB = code((LOAD, 0, 0, 4), (EQUAL, 0, 2, 0xC000003E), (LOAD, 0, 0, 0), (GREATER, 0, 0, 450), (LOAD, 0, 0, 0))
+MANY = [rules(name) for name in NAMES] + [rules("swapon", action="SCMP_ACT_KILL")] * 40
+
+
+def test_what_the_runtimes_compile_is_the_profile() -> None:
+    wanted = Wanted(of(*MANY), b"")
+    for form in profile.compiled(of(*MANY)):
+        assert wanted.is_profile(Filter(form, TSYNC | SPEC_ALLOW, None))
+        assert wanted.is_profile(Filter(STUB + form, LOG, 3))
+        assert not wanted.is_profile(Filter(code((RETURN, 0, 0, ALLOW)) + form, 0, None))
+        assert not wanted.is_profile(Filter(form[:-8], 0, None))
+
+
+def test_what_is_put_in_front_is_sorted_as_what_is_there() -> None:
+    one, other = profile.compiled(of(*MANY))
+    assert [Wanted(of(*MANY), like).filter.code for like in (one, other, b"")] == [one, other, one]
+
+
+def test_what_permits_no_more_is_enough() -> None:
+    wanted = Wanted(of(rules("read", "write")), b"")
+    assert wanted.is_enough(Filter(compiled(rules("write", "read")), 0, None))
+    assert wanted.is_enough(Filter(compiled(rules("read")), 0, None))
+    assert not wanted.is_enough(Filter(compiled(rules("read", "write", "bpf")), 0, None))
+    assert not wanted.is_enough(Filter(code((0x04, 0, 0, 1), (RETURN, 0, 0, ERRNO)), 0, None))
+
+
+def test_few_filters_are_compared() -> None:
+    """It takes long, and a checkpoint may have as many as it likes."""
+    wanted = Wanted(of(rules("read")), b"")
+    for number in range(4):
+        assert not wanted.is_enough(Filter(code((RETURN, 0, 0, ALLOW + number)), 0, None))
+    assert not wanted.is_enough(Filter(code((RETURN, 0, 0, ERRNO)), 0, None))
+    assert wanted.is_profile(Filter(compiled(rules("read")), 0, None))
+
+
+@pytest.mark.parametrize(
+    ("said", "flags", "kept"),
+    [
+        (None, SPEC_ALLOW, (0, LOG, SPEC_ALLOW, LOG | SPEC_ALLOW)),
+        ([], 0, (0, LOG)),
+        (["SECCOMP_FILTER_FLAG_LOG"], LOG, (LOG,)),
+        (["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"], LOG | SPEC_ALLOW, (LOG, LOG | SPEC_ALLOW)),
+        (["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"], 0, (0, LOG)),
+    ],
+)
+def test_as_much_is_logged_and_as_little_speculated(said: list[str] | None, flags: int, kept: tuple[int, ...]) -> None:
+    wanted = Wanted(Profile(raw(rules("read")) | {"flags": said}).says, b"")
+    assert wanted.filter.flags == flags
+    found = wanted.filter.code
+    every = (0, LOG, SPEC_ALLOW, LOG | SPEC_ALLOW)
+    assert tuple(each for each in every if wanted.is_profile(Filter(found, each | TSYNC, None))) == kept
+    assert tuple(each for each in every if wanted.is_enough(Filter(found, each | TSYNC, None))) == kept
+
+
+def test_a_flag_that_is_none_is_refused() -> None:
+    with pytest.raises(IntegrityError, match="has the flag 'SECCOMP_FILTER_FLAG_X', which is none"):
+        profile.flags(Profile(raw() | {"flags": ["SECCOMP_FILTER_FLAG_X"]}).says)
+
+
+def test_the_library_says_which_it_is() -> None:
+    assert libseccomp.version().startswith("2.")
 
 
 PROFILES: list[dict[str, Any]] = [

@@ -66,7 +66,7 @@ def _pycriu(monkeypatch: pytest.MonkeyPatch) -> None:
     module.images = types.SimpleNamespace(load=lambda file: {"entries": json.load(file)})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pycriu", module)
     # The rest of CRIU's images is noise here, and the image is on no host: what is looked at is what comes back.
-    monkeypatch.setattr(verification, "verify", lambda *_: None)
+    monkeypatch.setattr(verification, "verify", lambda *_: {})
     monkeypatch.setattr(podman_archive, "_layers", lambda _: (Path("/nonexistent"),))
 
 
@@ -330,6 +330,34 @@ def test_pages_alone(tmp_path: Path, lazy: bool) -> None:
     assert skeleton["config.dump"] == b"mine"
     assert skeleton["checkpoint/marker"] == b"k"
     assert not [name for name in skeleton if "pages-" in name or name.startswith(("volumes", "rootfs", "deleted"))]
+
+
+def test_what_is_replaced_is_in_all_that_is_written(tmp_path: Path) -> None:
+    """In place of an image, or besides: in archives, and where CRIU reads images."""
+    ref = Reference.parse(sent(written(tmp_path / "in.tar", whole(tmp_path)), tmp_path))
+    with closing(open_store(ref)) as store:
+        rebuilder = Rebuilder(artifact.load_index(store, artifact.open(store, ref).manifest), store, Silent())
+        held = rebuilder.file("checkpoint/inventory.img")
+        inside = b"mine"
+        rebuilder.replace({"checkpoint/inventory.img": inside})
+        rebuilder.replace({"checkpoint/seccomp.img": b"more"})
+        assert rebuilder.file("checkpoint/inventory.img") == held != inside
+        for name in ("images", "over", "skeleton", "whole"):
+            (tmp_path / name).mkdir()
+        rebuilder.images(tmp_path / "images")
+        (tmp_path / "over" / "inventory.img").write_bytes(b"a longer one")
+        rebuilder.replaced_images(tmp_path / "over")
+        rebuilder.skeleton(tmp_path / "skeleton.tar", {"config.dump": b"config"}, tmp_path / "skeleton")
+        rebuilder.whole(tmp_path / "whole.tar", {"config.dump": b"config"}, tmp_path / "whole")
+    for directory in ("images", "over"):
+        assert (tmp_path / directory / "inventory.img").read_bytes() == inside
+        assert (tmp_path / directory / "seccomp.img").read_bytes() == b"more"
+    assert {path.name for path in (tmp_path / "over").iterdir()} == {"inventory.img", "seccomp.img"}
+    for written_anew in ("skeleton.tar", "whole.tar"):
+        found = read(tmp_path / written_anew)
+        assert found["checkpoint/inventory.img"] == inside
+        assert found["checkpoint/seccomp.img"] == b"more"
+        assert found["config.dump"] == b"config"
 
 
 @needs_root
