@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import ocickpt
 from ocickpt.errors import PrerequisiteError
 from tests.hostile.changing import Change, creds, in_image
 from tests.hostile.run import archive, members_of
-from tests.vm.conftest import COUNTER, IMAGE, REGISTRY, Running, Start, counting, out, run, stopped, wait
+from tests.vm.conftest import (
+    COUNTER,
+    IMAGE,
+    REGISTRY,
+    Running,
+    fresh,
+    only_crun,
+    out,
+    remove_all,
+    restore,
+    run,
+    start,
+    stopped,
+)
 
 OTHER = "vm-other"
-ENFORCED = f"{OTHER} (enforce)"
+PROFILE = f"""
+profile {OTHER} flags=(attach_disconnected,mediate_deleted) {{
+  file, network, capability, mount, umount, pivot_root, ptrace, signal, unix,
+}}
+"""
 CONFIG = Path("/etc/ocickpt/config.toml")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint of a container that goes on."""
+
+    ref: str
+    digest: str
+    count: int
+    """How far it had counted, at least."""
+    profile: str
+    """What confined all its processes."""
+
+
+@pytest.fixture(scope="module")
+def saved(runtime: str) -> Iterator[Saved]:
+    web = start(runtime, "web")
+    (profile,) = web.labels()
+    # Else nothing below would show anything.
+    assert profile.startswith("containers-default-")
+    assert profile.endswith(" (enforce)")
+    count, ref = web.count, fresh()
+    pinned = ocickpt.checkpoint("web", ref, leave_running=True).reference
+    yield Saved(ref, pinned, count, profile)
+    remove_all()
+
+
+@pytest.fixture(scope="session")
+def other() -> str:
+    """A profile beside podman's own, loaded."""
+    run("apparmor_parser", "--replace", stdin=PROFILE)
+    return OTHER
 
 
 def confined(container: Running, profile: str) -> None:
@@ -23,89 +73,49 @@ def confined(container: Running, profile: str) -> None:
     assert container.executed() == profile
 
 
-@pytest.fixture
-def profile() -> Iterator[str]:
-    """A profile beside podman's own, loaded."""
-    run(
-        "apparmor_parser",
-        "--replace",
-        stdin=f"profile {OTHER} flags=(attach_disconnected,mediate_deleted) {{\n{RULES}}}\n",
-    )
-    yield OTHER
-    run("podman", "rm", "--all", "--force", "--time", "0")
-    run("apparmor_parser", "--remove", stdin=f"profile {OTHER} {{}}\n")
+def test_copy_beside_its_original(saved: Saved) -> None:
+    copy = restore(saved.ref, name="copy")
+    copy.counts(saved.count)
+    confined(copy, saved.profile)
+    original = Running(out("podman", "inspect", "--format", "{{.Id}}", "web"))
+    original.counts(saved.count)
+    confined(original, saved.profile)
 
 
-RULES = """
-  file, network, capability, mount, umount, pivot_root, ptrace, dbus,
-  signal,
-  unix,
-"""
+@pytest.mark.parametrize("way", ["eager", "lazy"])
+def test_restore(saved: Saved, way: str) -> None:
+    remove_all()
+    web = restore(saved.ref, lazy=way == "lazy")
+    confined(web, saved.profile)
+    web.counts(saved.count)
+    confined(web, saved.profile)
 
 
-def profile_of(container: Running) -> str:
-    """podman's own, in force for all its processes: else nothing below would show anything."""
-    (found,) = container.labels()
-    assert found.startswith("containers-default-")
-    assert found.endswith(" (enforce)")
-    return found
-
-
-def checkpointed(container: Running, ref: str) -> tuple[int, str]:
-    """How far it had counted before its checkpoint, which ends it; the reference with its digest."""
-    count = container.count
-    pinned = out("ocickpt", "checkpoint", "--quiet", container.name, ref)
-    run("podman", "rm", container.name)
-    return count, pinned
-
-
-@pytest.mark.parametrize("way", ["eager", "lazy", "copy beside its original"])
-def test_restore(start: Start, ref: str, way: str) -> None:
-    original = counting(start("web"))
-    wanted = profile_of(original)
-    if way == "copy beside its original":
-        count = original.count
-        run("ocickpt", "checkpoint", "--quiet", "--leave-running", "web", ref)
-        run("ocickpt", "restore", "--quiet", "--name", "other", ref)
-        other = Running("other")
-        other.goes_on(count)
-        confined(other, wanted)
-        original.goes_on(count)
-    else:
-        count, _ = checkpointed(original, ref)
-        said = run("ocickpt", "restore", *(["--lazy"] if way == "lazy" else []), ref).stderr
-        assert ("follow" in said) is (way == "lazy")
-        confined(original, wanted)
-        original.goes_on(count)
-        wait(lambda: json.loads(out("ocickpt", "status", "--format", "json")) == [], "memory does not arrive")
-    confined(original, wanted)
-
-
-def test_restore_on_start(start: Start, ref: str, runtime: str) -> None:
+def test_restore_on_start(saved: Saved, runtime: str) -> None:
+    remove_all()
     CONFIG.parent.mkdir(exist_ok=True)
     CONFIG.write_text(f'[restore-on-start]\nallow = ["{REGISTRY}/t"]\n')
-    original = counting(start("web"))
-    wanted = profile_of(original)
-    count, pinned = checkpointed(original, ref)
-    annotation = f"io.ocickpt.restore={pinned}"
-    run("podman", "--runtime", runtime, "run", "--detach", "--name", "new", "--annotation", annotation,
-        IMAGE, "sh", "-c", COUNTER)  # fmt: skip
-    new = Running("new")
-    new.goes_on(count)
-    confined(new, wanted)
+    options = ("--network", "none", "--annotation", f"io.ocickpt.restore={saved.digest}")
+    new = Running(out("podman", "--runtime", runtime, "run", "--detach", *options, IMAGE, "sh", "-c", COUNTER))
+    new.counts(saved.count)
+    confined(new, saved.profile)
 
 
-def test_another_profile_is_asked_for(start: Start, ref: str, profile: str) -> None:
-    original = counting(start("web", "--security-opt", f"apparmor={profile}"))
-    assert original.labels() == {ENFORCED}
-    count, _ = checkpointed(original, ref)
-    refused = run("ocickpt", "restore", ref, check=False)
-    assert refused.returncode == PrerequisiteError.exit_code
-    assert f"--allow apparmor={profile}" in refused.stderr
+@only_crun
+def test_another_profile_is_asked_for(runtime: str, other: str) -> None:
+    remove_all()
+    web, ref = start(runtime, "web", "--security-opt", f"apparmor={other}"), fresh()
+    assert web.labels() == {f"{other} (enforce)"}
+    count = web.count
+    ocickpt.checkpoint("web", ref)
+    remove_all()
+    with pytest.raises(PrerequisiteError, match=f"--allow apparmor={other}"):
+        restore(ref)
     assert out("podman", "ps", "--all", "--quiet") == ""
-    run("ocickpt", "restore", "--quiet", "--allow", f"apparmor={profile}", ref)
-    original.goes_on(count)
-    confined(original, ENFORCED)
+    web = restore(ref, allow=(f"apparmor={other}",))
+    web.counts(count)
+    confined(web, f"{other} (enforce)")
+    remove_all()
 
 
 LIES: dict[str, Change] = {
@@ -116,21 +126,21 @@ LIES: dict[str, Change] = {
 """What an archive says of its first process."""
 
 
-@pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize("runtime", ["crun"], indirect=True)
-def test_the_gate_stops(dumped: Path, ref: str, profile: str, lie: str) -> None:
-    assert "would run as" in stopped(crafted(dumped, lie, ref), "eager", blind=False)
-
-
-@pytest.mark.parametrize(
-    ("lie", "way"), [("another profile", "eager"), ("another profile", "lazy"), ("no label", "eager")]
-)
-def test_the_kernel_stops(dumped: Path, ref: str, profile: str, lie: str, way: str) -> None:
-    stopped(crafted(dumped, lie, ref), way, blind=True)
-
-
-def crafted(dumped: Path, lie: str, ref: str) -> str:
+def crafted(dumped: Path, lie: str) -> str:
     """The reference of an archive that lies."""
-    members = members_of(dumped)
+    members, ref = members_of(dumped), fresh()
     LIES[lie](members)
-    return out("ocickpt", "push", "--quiet", archive(members, dumped), ref)
+    ocickpt.push(archive(members, dumped.with_name("lying.tar")), ref)
+    return ref
+
+
+@only_crun
+@pytest.mark.parametrize("lie", LIES)
+def test_the_gate_stops(dumped: Path, other: str, lie: str) -> None:
+    assert "would run as" in stopped(crafted(dumped, lie), lazy=False)
+
+
+@pytest.mark.parametrize("lie", ["another profile", "no label"])
+@pytest.mark.parametrize("way", ["eager", "lazy"])
+def test_the_kernel_stops(blind: None, dumped: Path, other: str, lie: str, way: str) -> None:
+    stopped(crafted(dumped, lie), lazy=way == "lazy")

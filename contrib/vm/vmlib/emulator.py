@@ -1,13 +1,15 @@
 """Boots a virtual machine for one job and hands on, line by line, what the job says.
 
 Emulated in software, for a kernel of our own with security modules that the machine's lacks: nothing here takes
-/dev/kvm. The machine's disk stays as it was, and the emulator dies with us.
+/dev/kvm. One processor each, since emulated ones wait for each other a lot. The machine's disk stays as it was, and
+the emulator dies with the thread that started it.
 """
 
 import json
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ class Job:
     kernel_arguments: str
     deadline: float
     """By `time.monotonic()`: then the machine is killed."""
+    stop: threading.Event
+    """When it is set, the machine is killed too."""
 
 
 def insist() -> None:
@@ -57,7 +61,7 @@ def run(image: Image, job: Job) -> Iterator[Message]:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=words, stderr=words)
         try:
             with said.open("rb") as port:
-                yield from _follow(process, port, job.deadline)
+                yield from _follow(process, port, job)
         except LabError as error:
             told = f"{Path(words.name).read_text(errors='replace')}\n{_text(console)}".strip().splitlines()
             raise LabError("\n  ".join([str(error), *told[-_LAST_LINES:]])) from error
@@ -70,7 +74,7 @@ def _argv(image: Image, job: Job, console: Path, said: Path) -> list[str]:
     return [
         *("setpriv", "--pdeathsig=KILL"),
         EMULATOR,
-        *("-accel", "tcg,thread=multi", "-machine", "q35", "-smp", "2", "-m", "3072"),
+        *("-accel", "tcg", "-machine", "q35", "-smp", "1", "-m", "2048"),
         *("-cpu", "max,-cx16"),  # with cx16 QEMU 7.2 crashes
         *("-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
@@ -81,7 +85,7 @@ def _argv(image: Image, job: Job, console: Path, said: Path) -> list[str]:
     ]
 
 
-def _follow(process: subprocess.Popen[bytes], port: BinaryIO, deadline: float) -> Iterator[Message]:
+def _follow(process: subprocess.Popen[bytes], port: BinaryIO, job: Job) -> Iterator[Message]:
     rest = b""
     while True:
         ended = process.poll() is not None
@@ -94,8 +98,9 @@ def _follow(process: subprocess.Popen[bytes], port: BinaryIO, deadline: float) -
                 return
         if ended:
             raise LabError(f"the machine ended before its job did (status {process.returncode}); its last words:")
-        if time.monotonic() > deadline:
-            raise LabError("the machine took too long and was killed; its last words:")
+        if job.stop.is_set() or time.monotonic() > job.deadline:
+            why = "was interrupted" if job.stop.is_set() else "took too long"
+            raise LabError(f"the machine {why} and was killed; its last words:")
         time.sleep(_POLL)
 
 
