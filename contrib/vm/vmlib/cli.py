@@ -37,7 +37,8 @@ _JOB = """\
 cd {inside}
 export OCICKPT_LANE=vm OCICKPT_VM={module} LANG=C.UTF-8
 # What pycriu's generated code is warned of is not ours to mend.
-exec python3 -m pytest -q --no-header --tb=short -p no:cacheprovider -W "ignore:Type google.protobuf" tests/vm/test_{module}.py {arguments}
+exec python3 -m pytest -q --no-header --tb=short -p no:cacheprovider -W "ignore:Type google.protobuf" \\
+    tests/vm/test_{module}.py {arguments}
 """
 
 
@@ -99,7 +100,7 @@ def _test(lab: Lab, args: argparse.Namespace, arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     with ThreadPoolExecutor() as pool:
-        for module in [args.module] if args.module else MODULES:
+        for module in [args.only] if args.only else MODULES:
             pool.submit(_one, built, module, arguments, (deadline, stop), outcome)
     return _tell(outcome)
 
@@ -152,7 +153,7 @@ def main(argv: list[str]) -> int:
     verbs = parser.add_subparsers(required=True, metavar="VERB", dest="verb")
     verbs.add_parser("build", help="build the image into the cache, and say where")
     verb = verbs.add_parser("test", help="run tests/vm; what else is given goes to pytest")
-    verb.add_argument("module", nargs="?", choices=[*MODULES], help="in this machine only")
+    verb.add_argument("--only", choices=[*MODULES], help="in this machine only")
     verb.add_argument("--minutes", type=float, default=LIMIT, help="kill the machines after so long (%(default)s)")
     args, rest = parser.parse_known_args(argv)
     try:
