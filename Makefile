@@ -4,6 +4,7 @@
 # make e2e TEST=test_lazy   one file of tests/e2e, in a lab that stays up; ARGS are pytest's
 # make test-long   every case and moment there is, with its seed; takes hours
 # make test-hostile   of these every crafted checkpoint, with all that restores, runc and crun; takes 15 minutes
+# make test-vm   under AppArmor and SELinux, in virtual machines; takes up to 15 minutes, and as root apt
 # make demo    a container moves from one host of the lab to another, and counts on
 # make bench   podman's own way against ours, in the lab
 # make docs    write what is generated: command reference, manual page, completions
@@ -17,7 +18,7 @@ LAB := contrib/lab/lab
 SOURCES := ocickpt tests
 QUIETLY := -q --no-header --tb=short -p no:cacheprovider
 
-.PHONY: check test test-fast e2e test-long test-hostile demo bench docs dev deb clean
+.PHONY: check test test-fast e2e test-long test-hostile test-vm demo bench docs dev deb clean
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check --quiet .
@@ -41,6 +42,9 @@ test-long: $(VENV)/ready
 test-hostile: $(VENV)/ready
 	@$(LAB) up
 	@OCICKPT_LONG=1 $(BIN)/python -m pytest $(QUIETLY) tests/e2e/test_crafted.py
+
+test-vm:
+	@contrib/vm/vm test $(ARGS)
 
 demo:
 	@contrib/lab/demo

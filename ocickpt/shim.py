@@ -41,7 +41,7 @@ def main(argv: list[str]) -> NoReturn:
     if verb == "checkpoint" and named:
         from ocickpt.save import unasked
 
-        if not unasked.prepare(rest):
+        if not unasked.prepare(call, rest):
             sys.exit(1)
         if bundle := unasked.wanting_bundle(call, rest):
             sys.exit(_publish(call, rest, bundle))

@@ -199,8 +199,9 @@ def _lsm() -> Iterator[Check]:
         yield Check("security module", "ok", module)
     else:
         doubt = "is built" if knows is False else "may be built"
-        found = f"selinux, and criu {doubt} without libselinux: restored containers would run unconfined"
-        yield Check("security module", "failed" if knows is False else "warning", found, "install Fedora's criu")
+        found = f"selinux, and criu {doubt} without libselinux: containers with a label are not checkpointed"
+        remedy = "install a criu that is built with libselinux, as Fedora's is"
+        yield Check("security module", "failed" if knows is False else "warning", found, remedy)
 
 
 def _store() -> Iterator[Check]:

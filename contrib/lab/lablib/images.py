@@ -52,7 +52,7 @@ def built(lab: Lab) -> bool:
 
 
 @contextmanager
-def _unfinished(lab: Lab) -> Iterator[Path]:
+def unfinished(lab: Lab) -> Iterator[Path]:
     """A directory in the cache to build in, gone afterwards; what a killed build left behind goes too."""
     Records(lab.state).kill(BUILDER)
     for stale in lab.cache.glob("unfinished-*"):
@@ -73,7 +73,7 @@ def ensure(lab: Lab) -> Cached:
         if built(lab):
             return target
         machine.install_missing()
-        with _unfinished(lab) as scratch:
+        with unfinished(lab) as scratch:
             _build(lab, target, scratch)
     return target
 

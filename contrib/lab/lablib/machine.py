@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lablib.layout import LabError
@@ -30,17 +30,17 @@ def run(argv: Sequence[str], *, stdin: str | None = None) -> str:
     return done.stdout
 
 
-def missing_packages() -> list[str]:
-    """Debian packages that building a root needs and this machine lacks."""
-    missing = {package for tool, package in TOOLS.items() if shutil.which(tool) is None}
+def missing_packages(tools: Mapping[str, str] = TOOLS) -> list[str]:
+    """Debian packages that building a root needs and this machine lacks; `tools` are programs and their packages."""
+    missing = {package for tool, package in tools.items() if shutil.which(tool) is None}
     if not KEYRING.exists():
         missing.add("debian-archive-keyring")
     return sorted(missing)
 
 
-def install_missing() -> None:
+def install_missing(tools: Mapping[str, str] = TOOLS) -> None:
     """Install what building needs, from the machine's own apt sources. Raises LabError."""
-    packages = missing_packages()
+    packages = missing_packages(tools)
     if not packages:
         return
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"

@@ -21,18 +21,25 @@ from lablib.layout import HERE, LabError
 
 CRIU = "4.2.1"
 
-HOST_PACKAGES = (
-    # containers, and what CRIU needs around them
+CONTAINERS = (
     *("podman", "conmon", "netavark", "aardvark-dns", "catatonit", "runc", "crun"),
     *("nftables", "iptables"),  # netavark speaks the first; CRIU locks a network with the second
     *("criu", "libcriu2", "libcompel1", "python3-pycriu", "checkpointctl"),
-    "tcc",  # for limits.c
-    # registries
-    *("skopeo", "docker-registry", "oras", "cosign", "apache2-utils"),
-    # ocickpt's own dependencies, and what tests it
+)
+"""Containers, and what CRIU needs around them."""
+PYTHON = (
     *("python3", "python3-urllib3", "python3-zstandard", "python3-jsonschema", "python3-click", "python3-rich"),
     *("python3-cryptography", "python3-jwcrypto", "python3-numpy", "python3-libarchive-c", "python3-podman"),
     "python3-msgspec",
+)
+"""ocickpt's own dependencies."""
+HOST_PACKAGES = (
+    *CONTAINERS,
+    "tcc",  # for limits.c
+    # registries
+    *("skopeo", "docker-registry", "oras", "cosign", "apache2-utils"),
+    # ocickpt, and what tests it
+    *PYTHON,
     *("python3-pytest", "python3-hypothesis", "python3-pip", "python3-setuptools", "python3-wheel", "python3-venv"),
     "pipx",
     # what one wants at hand on a host

@@ -1,0 +1,1 @@
+"""What `contrib/vm/vm` is made of; see README.md beside it."""
