@@ -72,7 +72,7 @@ def blind(directory: Path) -> Path:
     shutil.rmtree(package.parent, ignore_errors=True)
     shutil.copytree(Path(ocickpt.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     with (package / "gate" / "verification.py").open("a") as file:
-        file.write("\n\ndef verify(*_: object) -> None:\n    pass\n")
+        file.write("\n\ndef verify(*_: object) -> dict[str, bytes]:\n    return {}\n")
     return package.parent
 
 
