@@ -66,7 +66,8 @@ class Rebuilder:
     def small_files(self) -> list[str]:
         """The names of all that `file` may be asked for."""
         entries = (*self.index.files_of(Kind.BOOT), *self.index.files_of(Kind.STATE))
-        return [entry.path for _, entry in entries if entry.type is FileType.REGULAR]
+        names = [entry.path for _, entry in entries if entry.type is FileType.REGULAR]
+        return list(dict.fromkeys((*names, *self._replaced)))
 
     def _read_boot(self) -> dict[str, bytes]:
         regular = [

@@ -151,7 +151,7 @@ ROWS: Final[dict[str, Row]] = {
             "sched_prio": held("tasks._scheduling", range(100)),
             "sas signals_p creds rseq_entry": PART,
             "pdeath_sig": SIGNAL,
-            "seccomp_mode seccomp_filter": held("filters.check_filters"),
+            "seccomp_mode seccomp_filter": held("filters.confined"),
             "comm": _COMM,
             "cg_set": _TASK,
         },
@@ -225,8 +225,8 @@ ROWS: Final[dict[str, Row]] = {
         "seccomp.proto:5",
         {
             # BPF_MAXINSNS instructions of 8 bytes.
-            "filter": Cell("held", data(CONTENT, 4096 * 8).values, rule="filters.check_filters"),
-            "prev flags": held("filters.check_filters"),
+            "filter": Cell("held", data(CONTENT, 4096 * 8).values, rule="filters.confined"),
+            "prev flags": held("filters.confined"),
         },
     ),
     "pagemap_head": row("pagemap.proto:7", {"pages_id": held("contents.check_pagemap")}),
