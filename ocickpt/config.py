@@ -8,13 +8,17 @@
     [restore-on-start]
     allow = ["registry/ck"]               # what `podman run --annotation io.ocickpt.restore=…` may name
 
+    [registry."registry.example.com"]
+    token-server = "auth.example.com"     # which may have that registry's password
+
 Everything may be left out, the file too. Its schema is ``schemas/host-config.json``.
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -28,11 +32,19 @@ PATH = Path(names.HOST_CONFIG)
 _MOST = 1 << 20
 
 _Repository: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000)]
+_SERVER: Final = r"^([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?\Z"
+"""``HOST[:PORT]``, in lower case."""
 _BACKGROUND: Final = "background"
 
 
 class _OnStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow: Annotated[tuple[_Repository, ...], Meta(max_length=1000)] = ()
+
+
+class _Registry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    token_server: Annotated[str, Meta(pattern=_SERVER, max_length=300)] | None = msgspec.field(
+        default=None, name="token-server"
+    )
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +55,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repository: _Repository | None = None
     patience: Annotated[float, Meta(ge=0, le=86400)] = 600.0
     on_start: _OnStart = msgspec.field(default=_OnStart(), name="restore-on-start")
+    registry: Annotated[dict[str, _Registry], Meta(max_length=1000)] = {}
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,9 @@ class Config:
     patience: float = 600.0
     allow: tuple[str, ...] = ()
     """Repositories, and prefixes of repositories, that may be restored from instead of a start."""
+
+    token_servers: Mapping[str, str] = field(default_factory=dict)
+    """By registry, both ``HOST[:PORT]`` in lower case: who may have its password besides itself."""
 
     def allows(self, repository: str) -> bool:
         """Whether `repository` (``HOST/PATH`` or ``oci:PATH``) is one of `allow`, or lies below one."""
@@ -81,4 +97,5 @@ def load(path: Path | None = None) -> Config:
     except ValueError as error:
         raise PrerequisiteError(f"{path} is not TOML: {error}") from error
     allowed = tuple(each.removeprefix("docker://") for each in file.on_start.allow)
-    return Config(file.runtime, file.push == _BACKGROUND, file.repository or "", file.patience, allowed)
+    servers = {name.lower(): each.token_server for name, each in file.registry.items() if each.token_server}
+    return Config(file.runtime, file.push == _BACKGROUND, file.repository or "", file.patience, allowed, servers)

@@ -124,7 +124,7 @@ def test_tokens(member: str, value: bytes) -> None:
     def fetch(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:
         return 200, answer
 
-    made = Authenticator("reg.example", lambda: None, fetch)
+    made = Authenticator("reg.example", lambda: None, fetch, lambda realm: True)
     made.learn(['Bearer realm="https://t"'])
     try:
         assert made.header(("a",)).startswith("Bearer ")
@@ -134,7 +134,8 @@ def test_tokens(member: str, value: bytes) -> None:
 
 @pytest.mark.parametrize("seconds", [b"1" * 18, b"18446744073709551615"])
 def test_a_token_that_is_good_for_ages_is_taken(seconds: bytes) -> None:
-    made = Authenticator("r", lambda: None, lambda *_: (200, b'{"token": "abc", "expires_in": ' + seconds + b"}"))
+    answer = b'{"token": "abc", "expires_in": ' + seconds + b"}"
+    made = Authenticator("r", lambda: None, lambda *_: (200, answer), lambda realm: True)
     made.learn(['Bearer realm="https://t"'])
     assert made.header(()) == "Bearer abc"
 

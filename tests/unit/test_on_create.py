@@ -203,6 +203,23 @@ TABLES: tuple[Any, ...] = ({}, [], {"deny": []}, {"allow": "x"}, {"allow": []})
             {"restore-on-start": {"allow": each}}
             for each in (["r"], [""], ["r" * 1001], ["r"] * 1000, ["r"] * 1001, [7])
         ),
+        *({"registry": {"r": each}} for each in ({}, {"colour": "red"}, {"token-server": 7})),
+        *(
+            {"registry": {"r.example:5000": {"token-server": each}}}
+            for each in (
+                "a",
+                "a.example",
+                "a.example:5001",
+                "[::1]:5001",
+                "",
+                "A",
+                "a/",
+                "https://a",
+                "u@a",
+                "a:",
+                "a\n",
+            )
+        ),
         {"colour": "red"},
     ],
     ids=lambda document: str(document)[:60],
@@ -213,6 +230,11 @@ def test_the_schema_and_the_types_say_the_same_of_a_configuration(tmp_path: Path
     lines = [f"{key} = {json.dumps(value)}" for key, value in document.items() if not isinstance(value, dict)]
     if isinstance(table, dict):
         lines += ["[restore-on-start]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    for name, registry in document.get("registry", {}).items():
+        lines += [
+            f"[registry.{json.dumps(name)}]",
+            *(f"{key} = {json.dumps(value)}" for key, value in registry.items()),
+        ]
     path.write_text("\n".join(lines), "utf-8")
     assert tomllib.loads(path.read_text("utf-8")) == document
 
