@@ -1,12 +1,16 @@
 """Fuzzes every target, guided by coverage: ``python -m tests.fuzz --seconds 120``, where atheris and pycriu are.
 
-The time is shared by all targets, or by those that are named. What was found is left in the directory of --finds, an input
-a file, and belongs into ``finds/TARGET`` once it is mended. Exit code 1 when there is a find, or a target that did not run.
+The time is shared by all targets, or by those that are named. An input that is a find is left as a file in the
+directory of --finds, and belongs into ``finds/TARGET`` once it is mended. Exit code 1 when there is one, and when a
+target did not run.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
+import io
 import os
 import re
 import sys
@@ -19,9 +23,10 @@ from typing import Final
 
 import atheris
 
-with atheris.instrument_imports(include=["ocickpt"]):
+with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["ocickpt"]):
     from tests.fuzz.targets import TARGETS
 
+from ocickpt.engine import criu
 from tests.fuzz.target import LONGEST_INPUT, attempt, seed_inputs
 
 _MEMORY: Final = 2 << 10
@@ -72,13 +77,14 @@ class _Running:
             os.waitpid(self.pid, 0)
         text = self._log.read_text("utf-8", "replace")
         executed, covered = _EXECUTED.findall(text), _COVERED.findall(text)
-        problem = "" if pid and not status else f"it did not end as it should ({status})\n{text[-6000:]}"
-        if not problem and not executed:
-            problem = f"it ended without having run\n{text[-6000:]}"
+        problem = "" if pid and not status and executed else f"status {status}\n{_end(text)}"
         inputs = int(executed[-1]) if executed else 0
-        return Result(
-            self.name, inputs, int(covered[-1][0]) if covered else 0, time.monotonic() - self._began, problem
-        )
+        return Result(self.name, inputs, int(covered[-1][0]) if covered else 0, time.monotonic() - self._began, problem)
+
+
+def _end(log: str) -> str:
+    """The last lines of libFuzzer, without how it came there."""
+    return "\n".join(line for line in log.splitlines() if not line.startswith(("#", "INFO", "WARNING")))[-4000:]
 
 
 def _fuzz(name: str, seconds: float, seed: int, place: Path, finds: Path) -> None:
@@ -88,11 +94,19 @@ def _fuzz(name: str, seconds: float, seed: int, place: Path, finds: Path) -> Non
         (corpus / f"seed-{number:03}").write_bytes(data)
 
     def one(data: bytes) -> None:
-        attempt(target, data)
+        try:
+            attempt(target, data)
+        except BaseException:
+            (finds / name / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+            raise
 
     (finds / name).mkdir(parents=True, exist_ok=True)
-    options = (f"-max_total_time={max(1, round(seconds))}", f"-seed={seed}", f"-timeout={_HANGS}", f"-rss_limit_mb={_MEMORY}",
-               f"-max_len={LONGEST_INPUT}", f"-artifact_prefix={finds / name}/", "-print_final_stats=1", "-len_control=20")  # fmt: skip
+    for variable in os.environ.keys() - {"PATH", "TMPDIR", "LANG"}:
+        del os.environ[variable]
+    options = (
+        f"-max_total_time={max(1, round(seconds))}", f"-seed={seed}", f"-timeout={_HANGS}", f"-rss_limit_mb={_MEMORY}",
+        f"-max_len={LONGEST_INPUT}", "-len_control=20", f"-artifact_prefix={finds / name}/", "-print_final_stats=1",
+    )  # fmt: skip
     atheris.Setup(["fuzz", *options, str(corpus)], one)
     atheris.Fuzz()
 
@@ -100,6 +114,8 @@ def _fuzz(name: str, seconds: float, seed: int, place: Path, finds: Path) -> Non
 def run(names: list[str], seconds: float, jobs: int, seed: int, finds: Path) -> list[Result]:
     """All of `names`, `jobs` at a time, for `seconds` altogether."""
     results: list[Result] = []
+    if any(TARGETS[name].needs_lab for name in names):
+        criu.pycriu_images()  # once for all
     waiting = list(names)
     running: list[_Running] = []
     each = seconds * jobs / len(names)
@@ -127,7 +143,9 @@ def _write_junit(path: Path, results: list[Result]) -> None:
     for result in results:
         case = ET.SubElement(suite, "testcase", classname="tests.fuzz", name=result.name, time=f"{result.seconds:.1f}")
         if result.problem:
-            ET.SubElement(case, "failure").text = "".join(c if c.isprintable() or c == "\n" else "?" for c in result.problem)
+            ET.SubElement(case, "failure").text = "".join(
+                c if c.isprintable() or c == "\n" else "?" for c in result.problem
+            )
     ET.ElementTree(suite).write(path, "utf-8", xml_declaration=True)
 
 
@@ -147,7 +165,10 @@ def main() -> int:
     if given.junit:
         _write_junit(given.junit, results)
     found = [result.name for result in results if result.problem]
-    print(f"{sum(result.inputs for result in results)} inputs; " + (f"found in {', '.join(found)}" if found else "no finds"))
+    print(
+        f"{sum(result.inputs for result in results)} inputs; "
+        + (f"found in {', '.join(found)}" if found else "no finds")
+    )
     return 1 if found else 0
 
 

@@ -111,8 +111,8 @@ def read_checkpoint(data: bytes) -> None:
             info.size = len(content) if kind == tarfile.REGTYPE else 0
             tar.addfile(info, io.BytesIO(content))
     parts = Parts(SCRATCH.file(out.getvalue()))
-    for content in parts:
-        _drain(content)
+    for part in parts:
+        _drain(part)
 
 
 def _change_members(choices: Choices, members: list[tuple[str, bytes, bytes]]) -> None:

@@ -6,6 +6,7 @@ Bytes alone get nowhere here, so most targets change an honest container's, valu
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import json
 import lzma
@@ -26,6 +27,7 @@ from ocickpt.gate.bpf import Program, allows_no_more, only_refuses
 from ocickpt.gate.check import check
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.images import CONTENT, DECODED, FIRST, REFUSED, Images
+from ocickpt.model import parse_json
 from ocickpt.trust import security
 from tests.fuzz.target import SCRATCH, Choices, Find, Target
 
@@ -43,8 +45,21 @@ def _members() -> dict[str, bytes]:
 
 
 MEMBERS: Final = _members()
-CONFIG, SPEC = json.loads(MEMBERS["config.dump"]), json.loads(MEMBERS["spec.dump"])
-SPEC["linux"]["seccomp"]["syscalls"] = SPEC["linux"]["seccomp"]["syscalls"][:3]  # the list is long, and all alike
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _short(spec: Any) -> bytes:
+    """A specification without most rules of its seccomp profile, which are many and all alike."""
+    spec["linux"]["seccomp"]["syscalls"] = spec["linux"]["seccomp"]["syscalls"][:3]
+    return _json(spec)
+
+
+CONFIG: Final = MEMBERS["config.dump"]
+SPEC: Final = _short(json.loads(MEMBERS["spec.dump"]))
+PROFILE: Final = _json(json.loads(SPEC)["linux"]["seccomp"])
 IMAGES: Final = {
     name.removeprefix("checkpoint/"): data
     for name, data in MEMBERS.items()
@@ -53,17 +68,18 @@ IMAGES: Final = {
 _ROOT, _VOLUMES = Path("/g"), Path("/v")
 _DEEPEST: Final = 12
 _VALUES: Final[tuple[Any, ...]] = (
-    None, True, False, 0, 1, -1, 7, 65536, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, -(1 << 63), 0.5, 1e300,
-    "", ".", "/", "..", "/..", "//", "/proc", "/proc/self/root", "/sys/fs/cgroup", "/a/../../b", "a\0b", "\udcff", "\x1b[2J",
-    "A" * 5000, "/" + "a/" * 3000, "é" * 300, "0" * 64, "host", "container:x", "bind", "tmpfs", "rbind", "ro", "rw", "upperdir=/etc",
-    "SCMP_ACT_ALLOW", "SCMP_ACT_TRACE", "SCMP_CMP_MASKED_EQ", "SCMP_ARCH_X32", "CAP_SYS_ADMIN", "ALL", "sys_admin", "mknod",
-    "RLIMIT_NOFILE", "SCHED_FIFO", "network", "user", [], {}, [None], [[]], [{}], ["x"], {"path": "/x"}, {"a": {"b": None}},
+    None, True, False, 0, 1, -1, 7, 65536, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, -(1 << 63),
+    0.5, 1e300, "", ".", "/", "..", "/..", "//", "/proc", "/proc/self/root", "/sys/fs/cgroup", "/a/../../b", "a\0b",
+    "\udcff", "\x1b[2J", "A" * 5000, "/" + "a/" * 3000, "é" * 300, "0" * 64, "host", "container:x", "bind", "tmpfs",
+    "rbind", "ro", "rw", "upperdir=/etc", "SCMP_ACT_ALLOW", "SCMP_ACT_TRACE", "SCMP_CMP_MASKED_EQ", "SCMP_ARCH_X32", "CAP_SYS_ADMIN",
+    "ALL", "sys_admin", "mknod", "RLIMIT_NOFILE", "SCHED_FIFO", "network", "user", [], {}, [None], [[]], [{}], ["x"],
+    {"path": "/x"}, {"a": {"b": None}},
 )  # fmt: skip
 
 
-def changed(choices: Choices, value: Any) -> Any:
-    """JSON like `value`, with a few values replaced, removed, doubled or moved."""
-    value = copy.deepcopy(value)
+def changed(choices: Choices, text: bytes) -> bytes:
+    """JSON like that in `text`, with a few values replaced, removed, doubled or moved."""
+    value = json.loads(text)
     for _ in range(1 + choices.below(6)):
         holder, key = _place(choices, value)
         if key is None:
@@ -80,7 +96,7 @@ def changed(choices: Choices, value: Any) -> Any:
             holder[choices.pick((str(key).swapcase(), f"{key}x", str(choices.pick(_VALUES))))] = holder.pop(key)
         else:
             holder[key] = choices.pick(_VALUES)
-    return value
+    return _json(value)
 
 
 def _place(choices: Choices, value: Any) -> tuple[Any, Any]:
@@ -105,19 +121,15 @@ def read_container(data: bytes) -> None:
     which = choices.below(4)
     config = CONFIG if which == 1 else changed(choices, CONFIG)
     spec = SPEC if which == 0 else changed(choices, SPEC)
-    _import(_json(config), _json(spec))
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value).encode()
+    _import(config, spec)
 
 
 def read_specification(data: bytes) -> None:
-    _import(_json(CONFIG), data)
+    _import(CONFIG, data)
 
 
 def read_configuration(data: bytes) -> None:
-    _import(data, _json(SPEC))
+    _import(data, SPEC)
 
 
 def _import(config: bytes, spec: bytes) -> None:
@@ -142,14 +154,15 @@ def choice_seeds() -> Iterator[bytes]:
 
 
 def specification_seeds() -> Iterator[bytes]:
-    yield _json(SPEC)
+    yield SPEC
     yield b'{"process": {"args": ["a"], "user": {"uid": 0}}, "linux": {"namespaces": [{"type": "pid"}]}}'
 
 
 def configuration_seeds() -> Iterator[bytes]:
-    yield _json(CONFIG)
+    yield CONFIG
+    config = json.loads(CONFIG)
     yield _json(
-        {name: CONFIG[name] for name in ("id", "name", "rootfsImageID", "rootfsImageName", "staticDir", "runtime")}
+        {name: config[name] for name in ("id", "name", "rootfsImageID", "rootfsImageName", "staticDir", "runtime")}
     )
 
 
@@ -157,25 +170,14 @@ def configuration_seeds() -> Iterator[bytes]:
 
 
 def read_profile(data: bytes) -> None:
-    if data[:1] == b"{":
-        value = json.loads(data) if _is_json(data) else {}
-    else:
-        value = changed(Choices(data), SPEC["linux"]["seccomp"])
+    value = parse_json(data if data[:1] == b"{" else changed(Choices(data), PROFILE), "profile")
     profile.CACHE = SCRATCH.path / "none" / "none" / "none"
     for code in profile.compiled(oci.Profile(value).says):
         Program(code).answer(0xC000003E, 1)
 
 
-def _is_json(data: bytes) -> bool:
-    try:
-        json.loads(data)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
 def profile_seeds() -> Iterator[bytes]:
-    yield _json(SPEC["linux"]["seccomp"])
+    yield PROFILE
     args = [
         {"index": 0, "value": 1, "valueTwo": 2, "op": "SCMP_CMP_MASKED_EQ"},
         {"index": 0, "value": 3, "op": "SCMP_CMP_NE"},
@@ -208,7 +210,7 @@ def filter_seeds() -> Iterator[bytes]:
     yield b"\1\0" + allow + allow
     yield b"\4\0" + argument + refuse + argument + allow
     profile.CACHE = SCRATCH.path / "none" / "none" / "none"
-    for code in profile.compiled(oci.Profile(SPEC["linux"]["seccomp"]).says):
+    for code in profile.compiled(oci.Profile(json.loads(PROFILE)).says):
         yield struct.pack("<H", len(code) // 8) + code + code
 
 
@@ -233,8 +235,12 @@ def check_images(data: bytes) -> None:
 
 def _check(images: dict[str, bytes]) -> None:
     profile.CACHE = SCRATCH.path / "run" / "filters"
-    expected = Expected.of(oci.read(json.loads(MEMBERS["spec.dump"]), "specification"))
-    check(Images(images, images.__getitem__), expected)
+    check(Images(images, images.__getitem__), _expected())
+
+
+@functools.cache
+def _expected() -> Expected:
+    return Expected.of(origin.specification(MEMBERS["spec.dump"]))
 
 
 def check_honest_images(data: bytes) -> None:

@@ -44,6 +44,7 @@ def hear_messages(data: bytes) -> None:
 def message_seeds() -> Iterator[bytes]:
     yield b'{"kind": "frozen", "pid": 7}\n{"kind": "dumped"}\n'
     yield b'{"a": "\\ud83d"}\n[]\n'
+    yield b"[" * 5000 + b"\n"
 
 
 def read_journal(data: bytes) -> None:
@@ -67,7 +68,7 @@ def read_log(data: bytes) -> None:
 
 
 def log_seeds() -> Iterator[bytes]:
-    yield b"(00.1) 1: Error (criu/mount.c:1): mnt: No such file\n(00.2) Error (criu/cr-restore.c:2): Restoring FAILED.\n"
+    yield b"(00.1) 1: Error (criu/mount.c:1): mnt: No such file\n(00.2) Error (criu/cr-restore.c:2): Restoring\n"
 
 
 TARGETS: Final = {

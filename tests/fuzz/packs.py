@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import socket
@@ -115,10 +116,12 @@ def reference_seeds() -> Iterator[bytes]:
 # The index.
 
 
+@functools.cache
 def _golden(name: str) -> Any:
     return json.loads((GOLDEN / f"{name}.json").read_text("utf-8"))
 
 
+@functools.cache
 def _blob(digest: str) -> bytes:
     return (GOLDEN / digest[7:]).read_bytes()
 
@@ -140,7 +143,7 @@ class Blobs:
 
 
 def read_index(data: bytes) -> None:
-    """Two bytes say how long the root is; digest and hashes are put right, for who lies about the rest has them right."""
+    """Two bytes say how long the root is; digests are put right, for who lies about the rest has them right."""
     length = min(int.from_bytes(data[:2], "little"), len(data) - 2)
     if length < 0:
         return
@@ -157,7 +160,7 @@ def read_index(data: bytes) -> None:
 
 
 def _use(index: Index, source: Blobs) -> None:
-    """What is done with an index that was taken must not go wrong for other reasons than that the packs are not there."""
+    """What is done with an index that was taken may only go wrong because the packs are not there."""
     index.check_layers(index.packs)
     regular = [number for number, entry in enumerate(index.files) if entry.type is FileType.REGULAR]
     stored_size(index, regular)
@@ -246,18 +249,23 @@ def frame_seeds() -> Iterator[bytes]:
 def read_packs(data: bytes) -> None:
     """A good index over packs of which some bytes are others: what comes out is as it was, or nothing does."""
     choices = Choices(data)
-    descriptor = Descriptor.from_json(_golden("second")["index"])
-    packs = [Descriptor.from_json(each) for each in _golden("second")["packs"]]
-    blobs = {each.digest: _blob(each.digest) for each in (descriptor, *packs)}
-    index = Index.load(Blobs(blobs), descriptor)
-    expected, found = _contents(index, blobs), dict[tuple[int, int], bytes]()
-    changed = bytearray(blobs[(pack := choices.pick(packs)).digest])
+    index, blobs, expected = _good()
+    changed = bytearray(blobs[(pack := choices.pick(index.packs)).digest])
     while choices:
         at, new = choices.below(len(changed)), choices.some()
         changed[at : at + len(new)] = new[: len(changed) - at]
     found = _contents(index, blobs | {pack.digest: bytes(changed)})
     if found != expected:
         raise Find("other content came out of a pack than went in")
+
+
+@functools.cache
+def _good() -> tuple[Index, dict[str, bytes], dict[tuple[int, int], bytes]]:
+    """The golden index, its blobs, and what is in them."""
+    descriptor = Descriptor.from_json(_golden("second")["index"])
+    index = Index.load(Blobs({descriptor.digest: _blob(descriptor.digest)}), descriptor)
+    blobs = {each.digest: _blob(each.digest) for each in index.packs}
+    return index, blobs, _contents(index, blobs)
 
 
 def _contents(index: Index, blobs: dict[str, bytes]) -> dict[tuple[int, int], bytes]:
@@ -304,10 +312,11 @@ def pagemap_seeds() -> Iterator[bytes]:
         data = bytearray()
         for number, value in found:
             data.append(number << 3)
-            while value > 0x7F:
-                data.append(value & 0x7F | 0x80)
-                value >>= 7
-            data.append(value)
+            rest = value
+            while rest > 0x7F:
+                data.append(rest & 0x7F | 0x80)
+                rest >>= 7
+            data.append(rest)
         return struct.pack("<I", len(data)) + data
 
     head = struct.pack("<II", COMMON_MAGIC, PAGEMAP_MAGIC) + varints((1, 1))

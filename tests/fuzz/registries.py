@@ -26,25 +26,31 @@ _SECRET: Final = "s3cret-pa55"
 _ACCESS: Final = Access(tls_verify=False, retry=Retry(attempts=2, base=0.0, ceiling=0.0, total=1.0))
 _STATUS: Final = (200, 200, 206, 201, 202, 204, 307, 301, 400, 401, 403, 404, 405, 416, 429, 500, 503, 100, 0, 999)
 _HEADERS: Final = (
-    "Location", "Link", "WWW-Authenticate", "Content-Range", "Content-Type", "Content-Length", "Content-Encoding", "Range",
-    "Docker-Content-Digest", "Retry-After", "OCI-Subject", "Transfer-Encoding",
+    "Location", "Link", "WWW-Authenticate", "Content-Range", "Content-Type", "Content-Length", "Content-Encoding",
+    "Range", "Docker-Content-Digest", "Retry-After", "OCI-Subject", "Transfer-Encoding",
 )  # fmt: skip
 _VALUES: Final = (
-    f"https://{_HOST}/v2/x?a=b", "/v2/x", "x?state=1", "https://evil.example/x", "http://reg.example/x", "//evil.example/x",
-    "https://evil.example\\@reg.example/", "https://reg.example@evil.example/", "https://[::1", "https://reg.example:99999/x",
+    f"https://{_HOST}/v2/x?a=b", "/v2/x", "x?state=1", "https://evil.example/x", "http://reg.example/x",
+    "//evil.example/x",
+    "https://evil.example\\@reg.example/", "https://reg.example@evil.example/", "https://[::1",
+    "https://reg.example:99999/x",
     "</v2/a/tags/list?last=b>; rel=\"next\"", "<https://evil.example/x>; rel=next", "<" * 100,
     'Bearer realm="https://reg.example/token",service="s"', 'Bearer realm="https://evil.example/token"',
     'Bearer realm="https://evil.example\\\\@reg.example/token"', 'Basic realm="x"', 'Bearer realm="https://[/"',
-    "bytes 0-9/10", "bytes 0-9/*", "bytes 5-3/10", "0-99999999999999999999", "0-4", "10", "-1", "1e3", "gzip", "chunked",
-    names.MANIFEST_TYPE, names.IMAGE_INDEX_TYPE, "sha256:" + "0" * 64, "sha512:" + "0" * 128, "Wed, 21 Oct 2015 07:28:00 GMT",
+    "bytes 0-9/10", "bytes 0-9/*", "bytes 5-3/10", "0-99999999999999999999", "0-4", "10", "-1", "1e3", "gzip",
+    "chunked",
+    names.MANIFEST_TYPE, names.IMAGE_INDEX_TYPE, "sha256:" + "0" * 64, "sha512:" + "0" * 128,
+    "Wed, 21 Oct 2015 07:28:00 GMT",
     "Wed, 21 Oct 99999 07:28:00 +9999", "\x1b[2J", "é",
 )  # fmt: skip
 _BLOB: Final = b"0123456789"
 _MANIFEST: Final = next(manifest_seeds())
 _BODIES: Final = (
     b"", b"{}", b"[]", b'{"tags": ["1", "2", null, 7]}', b'{"tags": {}}', b'{"token": "abc", "expires_in": 10}',
-    b'{"token": "a\\r\\nb"}', b'{"errors": [{"code": "X", "message": "\\u001b[2Jno"}]}', b'{"errors": [7]}', _BLOB, _MANIFEST,
-    json.dumps({"schemaVersion": 2, "mediaType": names.IMAGE_INDEX_TYPE, "manifests": [{}, None]}).encode(), b"[" * 3000,
+    b'{"token": "a\\r\\nb"}', b'{"errors": [{"code": "X", "message": "\\u001b[2Jno"}]}', b'{"errors": [7]}', _BLOB,
+    _MANIFEST,
+    json.dumps({"schemaVersion": 2, "mediaType": names.IMAGE_INDEX_TYPE, "manifests": [{}, None]}).encode(),
+    b"[" * 3000,
 )  # fmt: skip
 _MOST: Final = 60
 """Answers; after them the registry says that it has nothing."""
@@ -75,7 +81,8 @@ class _Registry:
         if self._answers > _MOST or not self._choices:
             return _answer(method, 404, {}, b"")
         choices = self._choices
-        status, told = choices.pick(_STATUS), {}
+        status = choices.pick(_STATUS)
+        told: dict[str, str] = {}
         for _ in range(choices.below(4)):
             name = choices.pick(_HEADERS)
             told[name] = choices.pick(_VALUES) if choices.below(4) else choices.some().decode("latin-1")
@@ -146,7 +153,7 @@ def read_challenge(data: bytes) -> None:
 
 
 def challenge_seeds() -> Iterator[bytes]:
-    yield b'Bearer realm="https://reg.example/token?x=1,2",service="a",scope="repository:a:pull"\n{"token": "abc", "expires_in": 9}'
+    yield b'Bearer realm="https://reg.example/token?x=1,2",service="a",scope="a"\n{"token": "abc", "expires_in": 9}'
     yield b'Basic realm="a \\"b\\"", Bearer realm=https://t/token\n{"access_token": "abc"}'
     yield b'Bearer realm="https://evil.example\\\\@reg.example/token"\n{}'
 
@@ -168,7 +175,8 @@ def read_host_config(data: bytes) -> None:
 
 
 def host_config_seeds() -> Iterator[bytes]:
-    yield b'runtime = "crun"\npush = "background"\nrepository = "r/ck"\npatience = 0.5\n[restore-on-start]\nallow = ["r/ck"]\n'
+    yield b'runtime = "crun"\npush = "background"\nrepository = "r/ck"\npatience = 0.5\n'
+    yield b'[restore-on-start]\nallow = ["r/ck"]\n'
     yield b'[registry."reg.example:5000"]\ntoken-server = "auth.example:5001"\n'
 
 

@@ -28,7 +28,7 @@ _INTERESTING: Final = tuple(
 )
 
 
-class Find(AssertionError):
+class Find(AssertionError):  # noqa: N818 - as fuzzers call it
     """A target has done what it may not."""
 
 
