@@ -4,6 +4,7 @@
 # make e2e TEST=test_lazy   one file of tests/e2e, in a lab that stays up; ARGS are pytest's
 # make test-long   every case and moment there is, with its seed; takes hours
 # make test-hostile   of these every crafted checkpoint, with all that restores, runc and crun; takes 15 minutes
+# make fuzz MINUTES=30   every parser, or those that ARGS names, with inputs that coverage leads to; `--seed N` in ARGS
 # make demo    a container moves from one host of the lab to another, and counts on
 # make bench   podman's own way against ours, in the lab
 # make docs    write what is generated: command reference, manual page, completions
@@ -15,9 +16,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 LAB := contrib/lab/lab
 SOURCES := ocickpt tests
+MINUTES := 30
 QUIETLY := -q --no-header --tb=short -p no:cacheprovider
 
-.PHONY: check test test-fast e2e test-long test-hostile demo bench docs dev deb clean
+.PHONY: check test test-fast e2e test-long test-hostile fuzz demo bench docs dev deb clean
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check --quiet .
@@ -29,7 +31,7 @@ test: $(VENV)/ready
 	@.ci/lanes
 
 test-fast: $(VENV)/ready
-	@$(BIN)/python -m pytest $(QUIETLY) --numprocesses 2 -m "not lab and not e2e" tests/unit tests/store tests/integration
+	@$(BIN)/python -m pytest $(QUIETLY) --numprocesses 2 -m "not lab and not e2e" tests/unit tests/store tests/integration tests/fuzz
 
 e2e: $(VENV)/ready
 	@$(LAB) up
@@ -41,6 +43,10 @@ test-long: $(VENV)/ready
 test-hostile: $(VENV)/ready
 	@$(LAB) up
 	@OCICKPT_LONG=1 $(BIN)/python -m pytest $(QUIETLY) tests/e2e/test_crafted.py
+
+fuzz: $(VENV)/ready
+	@$(LAB) up
+	@.ci/fuzz --seconds "$$(($(MINUTES) * 60))" $(ARGS)
 
 demo:
 	@contrib/lab/demo

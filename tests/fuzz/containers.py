@@ -68,12 +68,12 @@ IMAGES: Final = {
 _ROOT, _VOLUMES = Path("/g"), Path("/v")
 _DEEPEST: Final = 12
 _VALUES: Final[tuple[Any, ...]] = (
-    None, True, False, 0, 1, -1, 7, 65536, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, -(1 << 63),
-    0.5, 1e300, "", ".", "/", "..", "/..", "//", "/proc", "/proc/self/root", "/sys/fs/cgroup", "/a/../../b", "a\0b",
+    None, True, False, 0, 1, -1, 7, 65536, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1, -(1 << 63), 0.5,
+    1e300, "", ".", "/", "..", "/..", "//", "/proc", "/proc/self/root", "/sys/fs/cgroup", "/a/../../b", "a\0b",
     "\udcff", "\x1b[2J", "A" * 5000, "/" + "a/" * 3000, "é" * 300, "0" * 64, "host", "container:x", "bind", "tmpfs",
-    "rbind", "ro", "rw", "upperdir=/etc", "SCMP_ACT_ALLOW", "SCMP_ACT_TRACE", "SCMP_CMP_MASKED_EQ", "SCMP_ARCH_X32", "CAP_SYS_ADMIN",
-    "ALL", "sys_admin", "mknod", "RLIMIT_NOFILE", "SCHED_FIFO", "network", "user", [], {}, [None], [[]], [{}], ["x"],
-    {"path": "/x"}, {"a": {"b": None}},
+    "rbind", "ro", "rw", "upperdir=/etc", "SCMP_ACT_ALLOW", "SCMP_ACT_TRACE", "SCMP_CMP_MASKED_EQ", "SCMP_ARCH_X32",
+    "CAP_SYS_ADMIN", "ALL", "sys_admin", "mknod", "RLIMIT_NOFILE", "SCHED_FIFO", "network", "user", [], {}, [None],
+    [[]], [{}], ["x"], {"path": "/x"}, {"a": {"b": None}},
 )  # fmt: skip
 
 

@@ -64,7 +64,7 @@ class _Registry:
         self._answers = 0
 
     def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: Any, **_: Any
+        self, method: str, url: str, *, headers: Mapping[str, str], body: Any, **others: Any
     ) -> urllib3.HTTPResponse:
         where = urllib3.util.parse_url(url)
         if where.auth or (
