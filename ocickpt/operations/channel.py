@@ -80,7 +80,9 @@ class Operation:
         line, newline, rest = self._received.partition(b"\n")
         if newline:
             self._received = rest
-            self._connection.sendall(json.dumps(self._answer(json_value(line, file_names=True), handle)).encode() + b"\n")
+            self._connection.sendall(
+                json.dumps(self._answer(json_value(line, file_names=True), handle)).encode() + b"\n"
+            )
 
     def _answer(self, message: Any, handle: Handle) -> Answer:
         if not isinstance(message, dict):
