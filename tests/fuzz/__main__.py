@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -73,13 +74,17 @@ class _Running:
         if not pid:
             if time.monotonic() < self._deadline:
                 return None
-            os.kill(self.pid, 9)
-            os.waitpid(self.pid, 0)
+            self.kill()
         text = self._log.read_text("utf-8", "replace")
         executed, covered = _EXECUTED.findall(text), _COVERED.findall(text)
         problem = "" if pid and not status and executed else f"status {status}\n{_end(text)}"
         inputs = int(executed[-1]) if executed else 0
         return Result(self.name, inputs, int(covered[-1][0]) if covered else 0, time.monotonic() - self._began, problem)
+
+    def kill(self) -> None:
+        """End it at once."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
 
 def _end(log: str) -> str:
@@ -120,15 +125,19 @@ def run(names: list[str], seconds: float, jobs: int, seed: int, finds: Path) -> 
     running: list[_Running] = []
     each = seconds * jobs / len(names)
     with tempfile.TemporaryDirectory(prefix="ocickpt-fuzz-") as place:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                running.append(_Running(waiting.pop(0), each, seed, Path(place), finds))
-            for one in tuple(running):
-                if result := one.ended():
-                    running.remove(one)
-                    results.append(result)
-                    print(_line(result), flush=True)
-            time.sleep(0.05)
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(_Running(waiting.pop(0), each, seed, Path(place), finds))
+                for one in tuple(running):
+                    if result := one.ended():
+                        running.remove(one)
+                        results.append(result)
+                        print(_line(result), flush=True)
+                time.sleep(0.05)
+        finally:
+            for one in running:
+                one.kill()
     return results
 
 
@@ -160,6 +169,7 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET")
     given = parser.parse_args()
     names = given.targets or list(TARGETS)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"{len(names)} targets, {given.seconds:.0f} s, --seed {given.seed}", flush=True)
     results = run(names, given.seconds, given.jobs, given.seed, given.finds)
     if given.junit:
