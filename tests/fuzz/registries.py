@@ -23,7 +23,7 @@ from tests.fuzz.target import SCRATCH, Choices, Find, Target
 
 _HOST: Final = "reg.example"
 _SECRET: Final = "s3cret-pa55"
-_ACCESS: Final = Access(tls_verify=False, retry=Retry(attempts=2, base=0.0, ceiling=0.0, total=1.0))
+_ACCESS: Final = Access(tls_verify=True, retry=Retry(attempts=2, base=0.0, ceiling=0.0, total=1.0))
 _STATUS: Final = (200, 200, 206, 201, 202, 204, 307, 301, 400, 401, 403, 404, 405, 416, 429, 500, 503, 100, 0, 999)
 _HEADERS: Final = (
     "Location", "Link", "WWW-Authenticate", "Content-Range", "Content-Type", "Content-Length", "Content-Encoding",
@@ -106,7 +106,7 @@ def ask_registry(data: bytes) -> None:
         login = {"auths": {_HOST: {"identitytoken": _SECRET}}}
     path = SCRATCH.file(json.dumps(login).encode(), "auth.json")
     blob = Descriptor("x", digest_of(_BLOB), len(_BLOB))
-    access = Access(authfile=path, tls_verify=False, retry=_ACCESS.retry)
+    access = Access(authfile=path, tls_verify=True, retry=_ACCESS.retry)
     with RegistryStore(_HOST, "a", access, write=bool(choices.below(2))) as store:
         store._client._managers[""] = cast(urllib3.PoolManager, _Registry(choices))
         found: list[bytes] = []
