@@ -89,9 +89,7 @@ def read_description(data: bytes) -> None:
 
 
 def description_seeds() -> Iterator[bytes]:
-    from tests.unit.test_description import FULL
-
-    yield FULL.to_bytes()
+    yield (Path(__file__).parent / "seeds" / "description.json").read_bytes()
 
 
 def read_reference(data: bytes) -> None:
