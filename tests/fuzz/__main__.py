@@ -121,14 +121,15 @@ def run(names: list[str], seconds: float, jobs: int, seed: int, finds: Path) -> 
     results: list[Result] = []
     if any(TARGETS[name].needs_lab for name in names):
         criu.pycriu_images()  # once for all
-    waiting = list(names)
+    waiting = sorted(names, key=lambda name: -TARGETS[name].share)
     running: list[_Running] = []
-    each = seconds * jobs / len(names)
+    each = seconds * jobs / sum(TARGETS[name].share for name in names)
     with tempfile.TemporaryDirectory(prefix="ocickpt-fuzz-") as place:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
-                    running.append(_Running(waiting.pop(0), each, seed, Path(place), finds))
+                    name = waiting.pop(0)
+                    running.append(_Running(name, each * TARGETS[name].share, seed, Path(place), finds))
                 for one in tuple(running):
                     if result := one.ended():
                         running.remove(one)

@@ -176,6 +176,6 @@ def choice_seeds() -> Iterator[bytes]:
 TARGETS: Final = {
     "tar": Target(read_tar, tar_seeds),
     "nested-tar": Target(read_nested, tar_seeds),
-    "checkpoint-archive": Target(read_checkpoint, choice_seeds, needs_lab=True),
+    "checkpoint-archive": Target(read_checkpoint, choice_seeds, needs_lab=True, share=2),
     "layout": Target(read_layout, layout_seeds),
 }

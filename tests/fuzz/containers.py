@@ -21,7 +21,7 @@ from ocickpt.artifact import origin
 from ocickpt.engine import criu
 from ocickpt.engine.podman import asked
 from ocickpt.engine.podman.imported import import_config
-from ocickpt.errors import IntegrityError, OcickptError
+from ocickpt.errors import OcickptError
 from ocickpt.gate import profile
 from ocickpt.gate.bpf import Program, allows_no_more, only_refuses
 from ocickpt.gate.check import check
@@ -359,8 +359,9 @@ def read_image(data: bytes) -> None:
             read(data)
         except OcickptError:
             continue
-    if data != criu.without_network_lock(data)[: len(data)]:
-        raise IntegrityError("the length is another one")
+    changed = criu.without_network_lock(data)
+    if len(criu.without_network_lock(changed)) <= len(changed):
+        raise Find("an inventory without a network lock is none")
 
 
 def image_seeds() -> Iterator[bytes]:
@@ -373,12 +374,12 @@ def honest_image_seeds() -> Iterator[bytes]:
 
 
 TARGETS: Final = {
-    "container": Target(read_container, choice_seeds),
+    "container": Target(read_container, choice_seeds, share=3),
     "specification": Target(read_specification, specification_seeds),
     "configuration": Target(read_configuration, configuration_seeds),
     "seccomp-profile": Target(read_profile, profile_seeds),
     "seccomp-filter": Target(read_filter, filter_seeds),
-    "images": Target(check_images, choice_seeds, needs_lab=True),
-    "image-bytes": Target(check_honest_images, honest_image_seeds, needs_lab=True),
+    "images": Target(check_images, choice_seeds, needs_lab=True, share=5),
+    "image-bytes": Target(check_honest_images, honest_image_seeds, needs_lab=True, share=2),
     "image-facts": Target(read_image, image_seeds, needs_lab=True),
 }

@@ -196,7 +196,7 @@ def registries_conf_seeds() -> Iterator[bytes]:
 
 
 TARGETS: Final = {
-    "registry": Target(ask_registry, registry_seeds),
+    "registry": Target(ask_registry, registry_seeds, share=3),
     "challenge": Target(read_challenge, challenge_seeds),
     "credentials": Target(read_credentials, credential_seeds),
     "host-config": Target(read_host_config, host_config_seeds),

@@ -40,6 +40,8 @@ class Target:
     seeds: Callable[[], Iterable[bytes]]
     needs_lab: bool = False
     """Whether it needs pycriu."""
+    share: int = 1
+    """How much of the time it gets, beside others: more where rules are many and each input takes long."""
 
 
 def most_memory(data: bytes) -> int:
