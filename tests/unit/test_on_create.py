@@ -217,7 +217,7 @@ TABLES: tuple[Any, ...] = ({}, [], {"deny": []}, {"allow": "x"}, {"allow": []})
                 "https://a",
                 "u@a",
                 "a:",
-                "a\n",
+                "a b",
             )
         ),
         {"colour": "red"},
