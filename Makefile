@@ -5,6 +5,7 @@
 # make test-long   every case and moment there is, with its seed; takes hours
 # make test-hostile   of these every crafted checkpoint, with all that restores, runc and crun; takes 15 minutes
 # make test-vm   under AppArmor and SELinux, in virtual machines; takes up to 15 minutes, and as root apt
+# make fuzz MINUTES=30   every parser, or those that ARGS names, with inputs that coverage leads to; `--seed N` in ARGS
 # make demo    a container moves from one host of the lab to another, and counts on
 # make bench   podman's own way against ours, in the lab
 # make docs    write what is generated: command reference, manual page, completions
@@ -16,9 +17,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 LAB := contrib/lab/lab
 SOURCES := ocickpt tests
+MINUTES := 30
 QUIETLY := -q --no-header --tb=short -p no:cacheprovider
 
-.PHONY: check test test-fast e2e test-long test-hostile test-vm demo bench docs dev deb clean
+.PHONY: check test test-fast e2e test-long test-hostile test-vm fuzz demo bench docs dev deb clean
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check --quiet .
@@ -30,7 +32,7 @@ test: $(VENV)/ready
 	@.ci/lanes
 
 test-fast: $(VENV)/ready
-	@$(BIN)/python -m pytest $(QUIETLY) --numprocesses 2 -m "not lab and not e2e" tests/unit tests/store tests/integration
+	@$(BIN)/python -m pytest $(QUIETLY) --numprocesses 2 -m "not lab and not e2e" tests/unit tests/store tests/integration tests/fuzz
 
 e2e: $(VENV)/ready
 	@$(LAB) up
@@ -45,6 +47,10 @@ test-hostile: $(VENV)/ready
 
 test-vm:
 	@contrib/vm/vm test $(ARGS)
+
+fuzz: $(VENV)/ready
+	@$(LAB) up
+	@.ci/fuzz --seconds "$$(($(MINUTES) * 60))" $(ARGS)
 
 demo:
 	@contrib/lab/demo

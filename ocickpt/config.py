@@ -12,6 +12,9 @@
     repository = "registry/ck/db"
     asks = ["port=5432", "cap=sys_nice"]
 
+    [registry."registry.example.com"]
+    token-server = "auth.example.com"     # which may have that registry's password
+
 A repository stands for itself and for all below it.
 Everything may be left out, the file too. Its schema is ``schemas/host-config.json``.
 """
@@ -19,7 +22,8 @@ Everything may be left out, the file too. Its schema is ``schemas/host-config.js
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -35,6 +39,8 @@ _MOST = 1 << 20
 _Repository: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000)]
 _WHERE: Final = r"^((docker://)?[^/:*@\s]+(:[0-9]+)?(/[^/:*@\s]+)*|oci:[^:*@\s]+)$"
 """A repository: no tag, no digest, no pattern, none of which would ever be found."""
+_SERVER: Final = r"^([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?\Z"
+"""``HOST[:PORT]``, in lower case."""
 _BACKGROUND: Final = "background"
 
 
@@ -47,6 +53,12 @@ class _Allowed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asks: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=10000)], ...], Meta(max_length=1000)]
 
 
+class _Registry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    token_server: Annotated[str, Meta(pattern=_SERVER, max_length=300)] | None = msgspec.field(
+        default=None, name="token-server"
+    )
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the schema says, as types (a test holds the two to the same documents)."""
 
@@ -56,6 +68,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patience: Annotated[float, Meta(ge=0, le=86400)] = 600.0
     on_start: _OnStart = msgspec.field(default=_OnStart(), name="restore-on-start")
     allow: Annotated[tuple[_Allowed, ...], Meta(max_length=1000)] = ()
+    registry: Annotated[dict[str, _Registry], Meta(max_length=1000)] = {}
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,8 @@ class Config:
     """Repositories, and prefixes of repositories, that may be restored from instead of a start."""
     always: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Repositories, and prefixes, and what is always allowed a container that is restored from there (`asked`)."""
+    token_servers: Mapping[str, str] = field(default_factory=dict)
+    """By registry, both ``HOST[:PORT]`` in lower case: who may have its password besides itself."""
 
     def allows(self, repository: str) -> bool:
         """Whether `repository` (``HOST/PATH`` or ``oci:PATH``) is one of `allow`, or lies below one."""
@@ -115,4 +130,5 @@ def load(path: Path | None = None) -> Config:
         file.patience,
         tuple(each.removeprefix("docker://") for each in file.on_start.allow),
         tuple((each.repository.removeprefix("docker://").rstrip("/"), each.asks) for each in file.allow),
+        {name.lower(): each.token_server for name, each in file.registry.items() if each.token_server},
     )

@@ -141,8 +141,8 @@ def json_value(data: bytes, *, file_names: bool = False) -> Any:
     text = data.decode()
     try:
         value = json.loads(text, parse_int=_int, parse_float=_float, parse_constant=_float)
-        if not file_names and _SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape" if file_names else "strict")
     except RecursionError as error:
         raise ValueError("it is too deep") from error
     except UnicodeEncodeError as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ocickpt import proc, rendezvous
 from ocickpt.errors import BusyError, OcickptError, StorageError
+from ocickpt.model import json_value
 from ocickpt.operations.journal import Checkpoint, Dumping, Restore, podman_runs
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ class Operation:
         line, newline, rest = self._received.partition(b"\n")
         if newline:
             self._received = rest
-            self._connection.sendall(json.dumps(self._answer(json.loads(line), handle)).encode() + b"\n")
+            self._connection.sendall(
+                json.dumps(self._answer(json_value(line, file_names=True), handle)).encode() + b"\n"
+            )
 
     def _answer(self, message: Any, handle: Handle) -> Answer:
         if not isinstance(message, dict):

@@ -1,6 +1,7 @@
 """Getting past a registry's 401: basic and bearer (distribution, docs/spec/auth).
 
-Tokens are kept by scope, fetched by one thread at a time, and renewed before and when they expire.
+Tokens are kept by scope, fetched by one thread at a time, and renewed before and when they expire. A token server that
+may not have the registry's password (`store.token_servers`) is asked for what it gives anybody.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
+from ocickpt import names
 from ocickpt.errors import AuthError
 from ocickpt.model import json_value
+from ocickpt.store.addresses import host_of
 from ocickpt.store.credentials import Credentials
 from ocickpt.store.text import clean
 
@@ -78,14 +81,24 @@ class _Token:
 class Authenticator:
     """The Authorization header for one registry. Threads may share it."""
 
-    def __init__(self, registry: str, find: Callable[[], Credentials | None], fetch: Fetch) -> None:
+    def __init__(
+        self,
+        registry: str,
+        find: Callable[[], Credentials | None],
+        fetch: Fetch,
+        may_have_password: Callable[[str], bool],
+    ) -> None:
         self._registry = registry
         self._find = find
         self._fetch = fetch
+        self._may_have_password = may_have_password
+        """Whether the token server at a URL may."""
         self._lock = threading.RLock()
         self._challenge: Challenge | None = None
         self._credentials: Credentials | None = None
         self._looked = False
+        self._withheld_from = ""
+        """The token server that there are credentials for, and that may not have them."""
         self._tokens: dict[Scope, _Token] = {}
 
     def learn(self, values: Iterable[str]) -> None:
@@ -121,6 +134,14 @@ class Authenticator:
         """The error for a registry that did not let us in; `said` is its explanation."""
         with self._lock:
             known = self._looked and self._credentials is not None
+            elsewhere = self._withheld_from
+        if elsewhere:
+            return AuthError(
+                f"{self._registry} wants its password for {doing} sent to another server, {elsewhere}, "
+                "which was not done",
+                hint=f'if {elsewhere} may have it, token-server = "{elsewhere}" below [registry."{self._registry}"] '
+                f"in {names.HOST_CONFIG} says so",
+            )
         because = "refuses the credentials it was given" if known else "wants credentials"
         return AuthError(
             f"{self._registry} {because} for {doing}{': ' if said else ''}{said}",
@@ -138,6 +159,9 @@ class Authenticator:
         if not realm.startswith(("https://", "http://")):
             raise AuthError(f"{self._registry} names no token service")
         credentials = self._own()
+        self._withheld_from = ""
+        if credentials and not self._may_have_password(realm):
+            self._withheld_from, credentials = host_of(realm), None
         service = challenge.parameters.get("service", "")
         query = [("service", service)] if service else []
         if credentials and credentials.identity_token:

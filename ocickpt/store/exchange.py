@@ -17,6 +17,7 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from ocickpt.errors import RegistryError
 from ocickpt.model import json_value
+from ocickpt.store.addresses import host_of
 from ocickpt.store.auth import Scope
 from ocickpt.store.pace import Clock
 from ocickpt.store.text import clean
@@ -145,25 +146,6 @@ def retry_after(reply: Reply) -> float:
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     return 0.0
-
-
-def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of `url`: what Authorization may not leave (RFC 6454)."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    return (
-        parts.scheme,
-        parts.hostname or "",
-        port if port is not None else {"https": 443, "http": 80}.get(parts.scheme, -1),
-    )
-
-
-def host_of(url: str) -> str:
-    """``HOST[:PORT]`` of `url`, fit to be shown."""
-    return clean(urlsplit(url).netloc.rpartition("@")[2], 100)
 
 
 def proxy_for(url: str) -> str:

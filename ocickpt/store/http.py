@@ -24,16 +24,15 @@ from urllib3.exceptions import HTTPError, InsecureRequestWarning, LocationParseE
 
 from ocickpt import names
 from ocickpt.errors import AuthError, NotFoundError, RegistryError
-from ocickpt.store import tls
+from ocickpt.store import tls, token_servers
 from ocickpt.store.access import Access
+from ocickpt.store.addresses import host_of, origin
 from ocickpt.store.auth import Authenticator
 from ocickpt.store.credentials import Credentials
 from ocickpt.store.exchange import (
     Reply,
     Request,
     TransientError,
-    host_of,
-    origin,
     proxy_for,
     reason_of,
     retry_after,
@@ -73,7 +72,7 @@ class Client:
         self._lock = threading.Lock()
         self._base = ""
         self._managers: dict[str, urllib3.PoolManager] = {}
-        self._auth = Authenticator(registry, find, self._fetch_token)
+        self._auth = Authenticator(registry, find, self._fetch_token, self._may_have_password)
         if not verify:
             urllib3.disable_warnings(InsecureRequestWarning)
 
@@ -200,12 +199,10 @@ class Client:
         """Where `location`, found at `before`, leads; RegistryError when that would leave TLS or HTTP."""
         try:
             url = urljoin(before, location)
-            scheme = urlsplit(url).scheme
-        except ValueError:
-            scheme = url = ""
-        if scheme not in ("https", "http"):
-            raise RegistryError(f"{self.registry} leads to something that is not a web address")
-        if scheme == "http" and urlsplit(before).scheme == "https":
+            scheme = origin(url)[0]
+        except (ValueError, RegistryError) as error:
+            raise RegistryError(f"{self.registry} leads to something that is not a web address") from error
+        if scheme == "http" and origin(before)[0] == "https":
             raise RegistryError(
                 f"{self.registry} leads from https to plain http at {host_of(url)}, which is refused",
                 hint="behind a reverse proxy, the registry must be told its outer scheme (X-Forwarded-Proto)",
@@ -276,6 +273,9 @@ class Client:
         except (HTTPError, ValueError) as error:
             raise RegistryError("the proxy in the environment (HTTPS_PROXY, HTTP_PROXY) is not a URL") from error
         return self._managers.setdefault(proxy, _counted(made))
+
+    def _may_have_password(self, realm: str) -> bool:
+        return token_servers.may_have_password(self.registry, origin(self._base), origin(self._join(self._base, realm)))
 
     def _fetch_token(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:
         url = self._join(self._base, url)

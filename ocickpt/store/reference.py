@@ -31,6 +31,7 @@ _LOCAL_COMPONENT = r"[a-zA-Z0-9][a-zA-Z0-9_.-]*"
 _LOCAL_NAME = re.compile(rf"{_LOCAL_COMPONENT}(?:/{_LOCAL_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_LAYOUT = "oci:"
 _FOREIGN = ("containers-storage:", "docker-archive:", "docker-daemon:", "oci-archive:", "dir:")
 
 
@@ -58,7 +59,7 @@ class Reference:
             raise UsageError(f"{text[:300]!r} is a URL: write HOST[:PORT]/REPOSITORY[:TAG] instead")
         if text.startswith(_FOREIGN):
             raise UsageError(f"{text[:300]!r}: this transport is not supported", hint=_FORMS)
-        if text.startswith("oci:"):
+        if text.startswith(_LAYOUT):
             return cls._layout(text)
         explicit = text.startswith("docker://")
         rest = text.removeprefix("docker://")
@@ -70,6 +71,8 @@ class Reference:
             raise UsageError(f"{text[:300]!r} does not name a registry", hint=_FORMS)
         if len(name) > _MAX_REPOSITORY or not _LOCAL_NAME.fullmatch(name):
             raise UsageError(f"{text[:300]!r}: {name[:100]!r} is not a name for the local store", hint=_FORMS)
+        if f"{name}:" in (_LAYOUT, *_FOREIGN):
+            raise UsageError(f"{text!r} names a transport and nothing in it", hint=_FORMS)
         return cls("local", "", name, tag, digest)
 
     @classmethod
@@ -86,7 +89,7 @@ class Reference:
     @classmethod
     def _layout(cls, text: str) -> Self:
         # Like skopeo, the path ends at the first colon; unlike skopeo, a digest may follow.
-        rest, digest = text.removeprefix("oci:"), ""
+        rest, digest = text.removeprefix(_LAYOUT), ""
         before, at, after = rest.rpartition("@")
         if at and after.startswith("sha256:"):
             rest, digest = before, _checked_digest(after, text)
@@ -120,7 +123,7 @@ class Reference:
         return dataclasses.replace(self, tag=_checked_tag(tag, tag), digest="")
 
     def __str__(self) -> str:
-        before = {"docker": f"{self.registry}/", "oci": "oci:", "local": ""}[self.transport]
+        before = {"docker": f"{self.registry}/", "oci": _LAYOUT, "local": ""}[self.transport]
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{before}{self.repository}{tag}{digest}"

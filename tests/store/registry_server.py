@@ -43,6 +43,12 @@ class Faults:
     """The refresh token to be asked for instead of `login`."""
     bearer: bool = True
     """Ask for tokens of /token rather than for `login` itself."""
+    realm: str = ""
+    """The token server to name instead of its own /token."""
+    anonymous: bool = False
+    """Give a token to whoever asks."""
+    redirect_tokens_to: str = ""
+    """Where who asks for a token is sent instead (307)."""
     token_uses: int = 1_000_000
     """Requests a token is good for."""
     drop_upload_after: list[int] = field(default_factory=list)
@@ -96,6 +102,8 @@ class Seen:
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
+    """The form that asks for a token; other bodies are not kept."""
 
 
 class Registry:
@@ -195,11 +203,16 @@ class _Handler(BaseHTTPRequestHandler):
         registry = self.server.registry
         parts = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        length = int(self.headers.get("Content-Length") or 0)
+        form = b""
+        if self.command == "POST" and not parts.path.startswith("/v2/"):
+            form = self.rfile.read(length)
+            del self.headers["Content-Length"]  # it is read
         with registry.lock:
-            registry.log.append(Seen(self.command, self.path, dict(self.headers.items())))
+            registry.log.append(Seen(self.command, self.path, dict(self.headers.items()), form))
         try:
             if parts.path == "/token":
-                self._token(registry, query | self._form())
+                self._token(registry, query | {key: each[0] for key, each in parse_qs(form.decode()).items()})
             elif not self._allowed(registry, parts.path, query):
                 self._drain()
             elif parts.path != "/v2/" and registry.faults.answer:
@@ -215,10 +228,6 @@ class _Handler(BaseHTTPRequestHandler):
         except CutError:
             self.close_connection = True
             self.connection.close()
-
-    def _form(self) -> dict[str, str]:
-        text = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        return {key: values[0] for key, values in parse_qs(text).items()}
 
     def _drain(self) -> None:
         left = int(self.headers.get("Content-Length") or 0)
@@ -276,11 +285,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _token(self, registry: Registry, query: dict[str, str]) -> None:
         faults = registry.faults
+        if faults.redirect_tokens_to:
+            self._answer(307, b"", {"Location": faults.redirect_tokens_to})
+            return
         basic = "Basic " + base64.b64encode(faults.login.encode()).decode()
         good = self.headers.get("Authorization") == basic
         if faults.identity_token:
             good = query.get("grant_type") == "refresh_token" and query.get("refresh_token") == faults.identity_token
-        if not good:
+        if not good and not faults.anonymous:
             self._error(401, "who are you")
             return
         token = secrets.token_hex(8)
@@ -302,7 +314,9 @@ class _Handler(BaseHTTPRequestHandler):
             registry.tokens[sent.removeprefix("Bearer ")] = (scope, uses - 1)
         if uses > 0:
             return True
-        challenge = f'Bearer realm="{registry.url}/token",service="test, service",error="invalid_token"'
+        challenge = (
+            f'Bearer realm="{faults.realm or registry.url + "/token"}",service="test, service",error="invalid_token"'
+        )
         self._answer(401, b"", {"WWW-Authenticate": challenge})
         return False
 

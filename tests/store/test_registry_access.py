@@ -8,9 +8,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
+from ocickpt import config
 from ocickpt.errors import AuthError, RegistryError, UsageError
 from ocickpt.store import Access, Reference, open_store, registry, tls
 from ocickpt.store.registry import RegistryStore
@@ -92,7 +94,7 @@ def test_identity_tokens(registry: Registry, home: Path) -> None:
     assert registry.asked("POST", "^/token")
 
 
-def test_a_helper(registry: Registry, store: RegistryStore, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def add_helper(home: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = home / "bin"
     programs.mkdir()
     helper = programs / "docker-credential-test"
@@ -101,6 +103,10 @@ def test_a_helper(registry: Registry, store: RegistryStore, home: Path, monkeypa
     helper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     log_in(home, registry, "me:wrong").write_text(json.dumps({"credHelpers": {registry.host: "test"}}))
+
+
+def test_a_helper(registry: Registry, store: RegistryStore, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_helper(home, registry, monkeypatch)
     assert store.tags() == []
 
 
@@ -134,6 +140,170 @@ def test_who_is_redirected_to_cannot_ask_for_credentials(registry: Registry, sto
         with pytest.raises(AuthError):
             store.read_at(blob, 0, 7)
         assert not elsewhere.asked("GET", "^/token")
+
+
+# Token servers on other hosts.
+
+
+@pytest.fixture
+def elsewhere(registry: Registry) -> Iterator[Registry]:
+    """A token server that is another; `registry` takes its tokens, and names it."""
+    with serve() as served:
+        served.tokens = registry.tokens
+        served.faults.login = registry.faults.login = f"me:{SECRET}"
+        registry.faults.realm = f"{served.url}/token"
+        yield served
+
+
+def trust(home: Path, monkeypatch: pytest.MonkeyPatch, registry: str, server: str) -> None:
+    path = home / "config.toml"
+    path.write_text(f'[registry."{registry}"]\ntoken-server = "{server}"\n')
+    monkeypatch.setattr(config, "PATH", path)
+
+
+def carries_no_secret(seen: Registry, secret: str = SECRET) -> bool:
+    """Whether nothing that came in there had it, in no form, and not the user's name either."""
+    encoded = base64.b64encode(f"me:{secret}".encode()).decode()
+    everything = " ".join(f"{each.path} {each.headers} {each.body!r}" for each in seen.log)
+    return not any(word in everything for word in (secret, quote(secret), encoded, "account=", "refresh_token"))
+
+
+REALMS = {
+    "another port": "{evil}/token",
+    "another host": "http://localhost:{evil_port}/token",
+    "the same host by another name": "http://localhost:{port}/token",
+    "a trailing dot": "http://127.0.0.1.:{evil_port}/token",
+    "a user's name": "http://{own}@{evil_host}/token",
+    "a backslash": "http://{evil_host}\\\\@{own}/token",
+    "a backslash before the path": "http://{evil_host}\\\\/@{own}/token",
+    "another way to write the address": "http://127.1:{evil_port}/token",
+    "IPv6": "http://[::ffff:127.0.0.1]:{evil_port}/token",
+    "no scheme": "//{evil_host}/token",
+    "an upper-case host": "http://LOCALHOST:{evil_port}/token",
+    "a fragment": "{evil}/token#@{own}",
+    "a query": "{evil}/token?@{own}/",
+}
+
+
+@pytest.mark.parametrize("credentials", ["password", "identity token", "helper"])
+@pytest.mark.parametrize("realm", REALMS)
+def test_another_token_server_gets_no_password(
+    registry: Registry, elsewhere: Registry, home: Path, realm: str, credentials: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.faults.realm = REALMS[realm].format(
+        own=registry.host,
+        port=registry.host.rpartition(":")[2],
+        evil=elsewhere.url,
+        evil_host=elsewhere.host,
+        evil_port=elsewhere.host.rpartition(":")[2],
+    )
+    if credentials == "password":
+        log_in(home, registry)
+    elif credentials == "identity token":
+        log_in(home, registry, login="", identitytoken=SECRET)
+    else:
+        add_helper(home, registry, monkeypatch)
+    with RegistryStore(registry.host, "web", FAST) as store, pytest.raises(RegistryError) as caught:
+        store.tags()
+    assert carries_no_secret(elsewhere)
+    assert carries_no_secret(registry)
+    assert SECRET not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_what_refuses_a_password_says_how_to_allow_it(registry: Registry, elsewhere: Registry, home: Path) -> None:
+    log_in(home, registry)
+    with RegistryStore(registry.host, "web", FAST) as store, pytest.raises(AuthError) as caught:
+        store.tags()
+    assert caught.value.message == (
+        f"{registry.host} wants its password for a token (repository:web:pull) sent to another server, "
+        f"{elsewhere.host}, which was not done"
+    )
+    assert f'token-server = "{elsewhere.host}" below [registry."{registry.host}"]' in caught.value.hint
+    assert "/etc/ocickpt/config.toml" in caught.value.hint
+
+
+@pytest.mark.parametrize("identity_token", [False, True])
+def test_a_token_server_that_is_configured_gets_the_password(
+    registry: Registry, elsewhere: Registry, home: Path, monkeypatch: pytest.MonkeyPatch, identity_token: bool
+) -> None:
+    if identity_token:
+        elsewhere.faults.identity_token = "refresh-me"
+        log_in(home, registry, login="", identitytoken="refresh-me")
+    else:
+        log_in(home, registry)
+    trust(home, monkeypatch, registry.host, elsewhere.host)
+    with RegistryStore(registry.host, "web", FAST) as store:
+        assert store.tags() == []
+    assert elsewhere.asked("POST" if identity_token else "GET", "^/token")
+
+
+def test_a_token_server_that_is_configured_for_another_registry(
+    registry: Registry, elsewhere: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in(home, registry)
+    trust(home, monkeypatch, "reg.example", elsewhere.host)
+    with RegistryStore(registry.host, "web", FAST) as store, pytest.raises(AuthError, match="another server"):
+        store.tags()
+    assert carries_no_secret(elsewhere)
+
+
+def test_anybody_may_give_what_anybody_gets(registry: Registry, elsewhere: Registry, home: Path) -> None:
+    """The token for anonymous users, of another server: what is public can be read, logged in or not."""
+    elsewhere.faults.anonymous = True
+    log_in(home, registry)
+    with RegistryStore(registry.host, "web", FAST) as store:
+        assert store.tags() == []
+    assert elsewhere.asked("GET", "^/token")
+    assert carries_no_secret(elsewhere)
+
+
+def test_a_token_for_anybody_that_is_not_enough(registry: Registry, elsewhere: Registry, home: Path) -> None:
+    elsewhere.faults.anonymous = True
+    elsewhere.faults.token_uses = 0
+    log_in(home, registry)
+    with RegistryStore(registry.host, "web", FAST) as store, pytest.raises(AuthError, match="another server") as caught:
+        store.tags()
+    assert "token-server" in caught.value.hint
+    assert carries_no_secret(elsewhere)
+
+
+@pytest.mark.parametrize("identity_token", [False, True])
+def test_a_token_server_cannot_send_the_password_on(registry: Registry, home: Path, identity_token: bool) -> None:
+    registry.faults.login = f"me:{SECRET}"
+    log_in(home, registry, *([""] if identity_token else []), **({"identitytoken": SECRET} if identity_token else {}))
+    with serve() as elsewhere:
+        registry.faults.redirect_tokens_to = f"{elsewhere.url}/token"
+        with RegistryStore(registry.host, "web", FAST) as store, pytest.raises(AuthError, match="answers 307"):
+            store.tags()
+        assert elsewhere.log == []
+
+
+@pytest.mark.lab
+def test_a_password_does_not_leave_tls(certificate: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a token server that is configured."""
+    with serve(certificate) as registry, serve() as plain:
+        registry.faults.login = f"me:{SECRET}"
+        registry.faults.realm = f"{plain.url}/token"
+        log_in(home, registry)
+        trust(home, monkeypatch, registry.host, plain.host)
+        with RegistryStore(registry.host, "web", FAST) as store, pytest.raises(RegistryError, match="to plain http"):
+            store.tags()
+        assert plain.log == []
+
+
+@pytest.mark.parametrize(
+    "location", ["http://{evil}\\@{own}/blob", "http://{own}@{evil}/blob", "http://{evil}\\/@{own}/"]
+)
+def test_redirects_that_two_parsers_read_differently(
+    registry: Registry, store: RegistryStore, home: Path, location: str
+) -> None:
+    log_in(home, registry)
+    blob = store.put_blob_bytes(TYPE, b"content")
+    with serve() as elsewhere:
+        registry.faults.redirect_to = "=" + location.format(evil=elsewhere.host, own=registry.host)
+        with pytest.raises(RegistryError, match="not a web address"):
+            store.read_at(blob, 0, 7)
+        assert elsewhere.log == []
 
 
 # TLS.

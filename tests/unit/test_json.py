@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from ocickpt.description import Description
 from ocickpt.errors import AuthError, IntegrityError, OcickptError
-from ocickpt.model import Manifest, digest_of, parse_json
+from ocickpt.model import Manifest, digest_of, json_value, parse_json
 from ocickpt.operations import journal
 from ocickpt.store import credentials
 from ocickpt.store.auth import Authenticator
@@ -38,6 +39,12 @@ def shown(value: bytes) -> str:
 def test_what_is_no_value_is_refused_at_the_door(value: bytes) -> None:
     with pytest.raises(IntegrityError, match="the thing is not JSON"):
         parse_json(b'{"a": ' + value + b"}", "thing")
+
+
+def test_with_file_names_text_stands_for_bytes() -> None:
+    assert os.fsencode(json_value(b'"a\\udcff"', file_names=True)) == b"a\xff"
+    with pytest.raises(ValueError, match="not Unicode"):
+        json_value(b'"a\\ude00"', file_names=True)
 
 
 def test_what_is_a_value_is_taken() -> None:
@@ -124,7 +131,7 @@ def test_tokens(member: str, value: bytes) -> None:
     def fetch(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:
         return 200, answer
 
-    made = Authenticator("reg.example", lambda: None, fetch)
+    made = Authenticator("reg.example", lambda: None, fetch, lambda realm: True)
     made.learn(['Bearer realm="https://t"'])
     try:
         assert made.header(("a",)).startswith("Bearer ")
@@ -134,7 +141,8 @@ def test_tokens(member: str, value: bytes) -> None:
 
 @pytest.mark.parametrize("seconds", [b"1" * 18, b"18446744073709551615"])
 def test_a_token_that_is_good_for_ages_is_taken(seconds: bytes) -> None:
-    made = Authenticator("r", lambda: None, lambda *_: (200, b'{"token": "abc", "expires_in": ' + seconds + b"}"))
+    answer = b'{"token": "abc", "expires_in": ' + seconds + b"}"
+    made = Authenticator("r", lambda: None, lambda *_: (200, answer), lambda realm: True)
     made.learn(['Bearer realm="https://t"'])
     assert made.header(()) == "Bearer abc"
 

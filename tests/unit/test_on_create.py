@@ -255,6 +255,23 @@ TABLES: tuple[Any, ...] = ({}, [], {"deny": []}, {"allow": "x"}, {"allow": []})
         *({"allow": [{"repository": each, "asks": ["port=1"]}]} for each in REPOSITORIES),
         *({"allow": [{"repository": "r/x", "asks": each}]} for each in ([], ["cap=x"], [""], ["port=1"] * 1001, [1])),
         {"allow": [{"repository": "r/x", "asks": [], "more": 1}]},
+        *({"registry": {"r": each}} for each in ({}, {"colour": "red"}, {"token-server": 7})),
+        *(
+            {"registry": {"r.example:5000": {"token-server": each}}}
+            for each in (
+                "a",
+                "a.example",
+                "a.example:5001",
+                "[::1]:5001",
+                "",
+                "A",
+                "a/",
+                "https://a",
+                "u@a",
+                "a:",
+                "a b",
+            )
+        ),
         {"colour": "red"},
     ],
     ids=lambda document: str(document)[:60],
@@ -266,6 +283,11 @@ def test_the_schema_and_the_types_say_the_same_of_a_configuration(tmp_path: Path
     lines = [f"{key} = {_inline(value)}" for key, value in plain.items()]
     if isinstance(table, dict):
         lines += ["[restore-on-start]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    for name, registry in document.get("registry", {}).items():
+        lines += [
+            f"[registry.{json.dumps(name)}]",
+            *(f"{key} = {json.dumps(value)}" for key, value in registry.items()),
+        ]
     path.write_text("\n".join(lines), "utf-8")
     assert tomllib.loads(path.read_text("utf-8")) == document
 

@@ -6,13 +6,18 @@ import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
-from ocickpt.errors import AuthError, PrerequisiteError, UsageError
-from ocickpt.store import credentials, registries_conf
+from ocickpt import config
+from ocickpt.errors import AuthError, PrerequisiteError, RegistryError, UsageError
+from ocickpt.store import credentials, registries_conf, token_servers
+from ocickpt.store.addresses import PORTS, origin
 from ocickpt.store.auth import Authenticator, Challenge, parse_challenges
 from ocickpt.store.credentials import Credentials
 from ocickpt.store.registries_conf import Place
@@ -169,7 +174,7 @@ def authenticator(answer: object, status: int = 200, realm: str = "https://t/tok
     def fetch(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:
         return status, answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 
-    made = Authenticator("reg.example", lambda: Credentials("me", "pass"), fetch)
+    made = Authenticator("reg.example", lambda: Credentials("me", "pass"), fetch, lambda realm: True)
     made.learn([f'Bearer realm="{realm}"'])
     return made
 
@@ -183,7 +188,7 @@ def test_tokens_are_kept_until_they_expire(monkeypatch: pytest.MonkeyPatch) -> N
         asked.append(url)
         return 200, json.dumps({"access_token": f"t{len(asked)}", "expires_in": 100}).encode()
 
-    one = Authenticator("reg.example", lambda: None, fetch)
+    one = Authenticator("reg.example", lambda: None, fetch, lambda realm: True)
     assert one.header(("a",)) == ""
     one.learn(['Bearer realm="https://t/token",service="s"'])
     assert [one.header(("a",)), one.header(("a",)), one.header(("b",))] == ["Bearer t1", "Bearer t1", "Bearer t2"]
@@ -208,6 +213,107 @@ def test_token_services_that_are_none() -> None:
     with pytest.raises(AuthError, match="token service answers 403") as caught:
         authenticator({}, 403).header(("a",))
     assert "pass" not in caught.value.message
+
+
+# Token servers.
+
+
+def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    monkeypatch.setattr(config, "PATH", path)
+
+
+@pytest.mark.parametrize(
+    ("registry", "own", "realm", "expected"),
+    [
+        ("reg.example", "https://reg.example", "https://reg.example/token", True),
+        ("reg.example", "https://reg.example", "https://REG.example:443/token", True),
+        ("reg.example", "https://reg.example", "https://reg.example:444/token", False),
+        ("reg.example", "https://reg.example", "https://reg.example./token", False),
+        ("reg.example", "https://reg.example", "https://auth.reg.example/token", False),
+        ("reg.example", "https://reg.example", "https://reg.example.evil/token", False),
+        ("reg.example:5000", "http://reg.example:5000", "http://reg.example:5000/token", True),
+        ("reg.example:5000", "http://reg.example:5000", "https://reg.example:5000/token", False),
+        ("reg.example:5000", "http://reg.example:5000", "http://reg.example/token", False),
+        ("[::1]:5000", "https://[::1]:5000", "https://[::1]:5000/token", True),
+        ("[::1]:5000", "https://[::1]:5000", "https://[::1]:5001/token", False),
+        ("[::1]:5000", "https://[::1]:5000", "https://[::2]:5000/token", False),
+        ("docker.io", "https://registry-1.docker.io", "https://auth.docker.io/token", True),
+        ("registry-1.docker.io", "https://registry-1.docker.io", "https://auth.docker.io/token", True),
+        ("docker.io", "https://registry-1.docker.io", "https://auth.docker.io:8443/token", False),
+        ("docker.io", "http://registry-1.docker.io", "http://auth.docker.io/token", False),
+        ("docker.io", "https://registry-1.docker.io", "https://auth.docker.io.evil/token", False),
+        ("docker.io.evil", "https://docker.io.evil", "https://auth.docker.io/token", False),
+        ("registry.gitlab.com", "https://registry.gitlab.com", "https://gitlab.com/jwt/auth", True),
+        ("registry.redhat.io", "https://registry.redhat.io", "https://sso.redhat.com/auth/realms/x", True),
+        ("known.example", "https://known.example", "https://auth.example/token", True),
+        ("Known.example", "https://known.example", "https://AUTH.example/token", True),
+        ("known.example", "https://known.example", "https://auth.example:8443/token", False),
+        ("known.example", "https://known.example", "https://other.example/token", False),
+        ("known.example:5000", "https://known.example:5000", "https://auth.example/token", False),
+        ("port.example", "http://port.example", "http://auth.example:5001/token", True),
+        ("port.example", "http://port.example", "http://auth.example/token", False),
+        ("default.example", "https://default.example", "https://auth.example/token", True),
+        ("six.example", "https://six.example", "https://[fd00::1]:5001/token", True),
+    ],
+)
+def test_who_may_have_a_password(
+    registry: str, own: str, realm: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = {"Known": "auth", "port": "auth.example:5001", "default": "auth.example:443", "six": "[fd00::1]:5001"}
+    servers["Known"] = "auth.example"
+    lines = (f'[registry."{name}.example"]\ntoken-server = "{server}"\n' for name, server in servers.items())
+    configure(tmp_path, monkeypatch, "".join(lines))
+    assert token_servers.may_have_password(registry, origin(own), origin(realm)) is expected
+
+
+def test_a_broken_configuration_gives_nobody_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configure(tmp_path, monkeypatch, "[registry.x]\ntoken-servers = 'auth.example'\n")
+    with pytest.raises(PrerequisiteError, match="token-servers"):
+        token_servers.may_have_password("x", ("https", "x", 443), ("https", "auth.example", 443))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://good@evil/token",
+        "https://good:pass@evil/token",
+        "https://evil\\@good/token",
+        "https://evil\\.good/token",
+        "https://good%2eevil/token",
+        "https://good\N{IDEOGRAPHIC FULL STOP}evil/token",
+        "https://good\t.evil/",
+        "https://good evil/",
+        "https:///good",
+        "https://[::1%25eth0]/",
+        "https://[good]evil/",
+        "https://good:99999999/",
+        "https://good:80:80/",
+        "https://good\n",
+        "ftp://good/",
+        "//good/",
+        "",
+    ],
+)
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(RegistryError, match="not a web address"):
+        origin(url)
+
+
+@given(st.from_regex(r"https?://[a-z0-9\[\]:@.\\\\%/?#_ -]{1,30}", fullmatch=True))
+def test_who_is_compared_is_who_is_connected_to(url: str) -> None:
+    """What passes leads the two parsers in play to the same place."""
+    try:
+        scheme, host, port = origin(url)
+    except RegistryError:
+        return
+    try:
+        connected = parse_url(url)
+    except LocationParseError:
+        return
+    assert (connected.scheme, connected.host, connected.port or PORTS[scheme]) == (scheme, host, port)
+    assert urlsplit(url).hostname == host.strip("[]")
 
 
 # registries.conf.

@@ -62,6 +62,8 @@ def test_parsing(text: str, expected: Reference) -> None:
         ("web@", "not a digest"),
         ("web@sha256:12", "not a digest"),
         ("web@sha512:" + "0" * 128, "not a digest"),
+        ("oci", "names a transport"),
+        (f"dir@{DIGEST}", "names a transport"),
         ("oci:", "names no directory"),
         ("oci:/x:", "not a tag"),
         ("oci:/x:a/b", "not a tag"),
