@@ -53,9 +53,7 @@ class Rebuilder:
                 (directory / path.removeprefix(_IMAGES)).write_bytes(data)
 
     def file(self, name: str) -> bytes:
-        """A small file by its name in podman's archive, as it will be written; IntegrityError without it."""
-        if name in self._replaced:
-            return self._replaced[name]
+        """A small file of the checkpoint by its name in podman's archive; IntegrityError without it."""
         if name not in self._boot:
             for number, entry in self.index.files_of(Kind.STATE):
                 if entry.path == name:
@@ -63,8 +61,12 @@ class Rebuilder:
             raise IntegrityError(f"the checkpoint has no {name}")
         return self._boot[name]
 
+    def written(self, name: str) -> bytes:
+        """As `file`, and as it is written: what replaced it, if anything did."""
+        return self._replaced[name] if name in self._replaced else self.file(name)
+
     def small_files(self) -> list[str]:
-        """The names of all that `file` may be asked for."""
+        """The names of all that `written` may be asked for."""
         entries = (*self.index.files_of(Kind.BOOT), *self.index.files_of(Kind.STATE))
         names = [entry.path for _, entry in entries if entry.type is FileType.REGULAR]
         return list(dict.fromkeys((*names, *self._replaced)))

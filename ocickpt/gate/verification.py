@@ -7,6 +7,7 @@ and mounts what the images list: looking at the container afterwards would be to
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from ocickpt import oci
 from ocickpt.artifact import origin, parts
@@ -21,6 +22,7 @@ from ocickpt.gate.cgroups import check_cgroups
 from ocickpt.gate.check import check
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.files import check_descriptors, check_tree
+from ocickpt.gate.filters import counts
 from ocickpt.gate.images import Images
 from ocickpt.model import FileType, Kind
 from ocickpt.trust import security
@@ -83,8 +85,17 @@ def verify(
 
 def of(rebuilder: Rebuilder) -> Images:
     """CRIU's images in a checkpoint; UnsupportedError for a file among them that is none."""
+    return _images(rebuilder, rebuilder.file)
+
+
+def filters(rebuilder: Rebuilder) -> dict[int, int]:
+    """How many seccomp filters each thread will have, by its id inside, once `verify` has said what CRIU is given."""
+    return counts(_images(rebuilder, rebuilder.written))
+
+
+def _images(rebuilder: Rebuilder, read: Callable[[str], bytes]) -> Images:
     names = [path for path in rebuilder.small_files() if path.startswith(_IMAGES) and path != _DESCRIPTORS]
-    return Images((path.removeprefix(_IMAGES) for path in names), lambda name: rebuilder.file(_IMAGES + name))
+    return Images((path.removeprefix(_IMAGES) for path in names), lambda name: read(_IMAGES + name))
 
 
 def mountpoints(rebuilder: Rebuilder) -> list[bytes]:

@@ -32,7 +32,7 @@ from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.runtime.base import Additions
-from ocickpt.gate import confinement, filters, places, verification
+from ocickpt.gate import confinement, places, verification
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import BlobSource, Progress
@@ -175,7 +175,7 @@ class Sequence:
             self._way.spec,
         )
         self._saved.rebuilder.replace(instead)
-        self._filters = filters.counts(verification.of(self._saved.rebuilder))
+        self._filters = verification.filters(self._saved.rebuilder)
 
     def gate(self) -> None:
         """Return when nothing is wrong with what CRIU would be given. IntegrityError, UnsupportedError."""
