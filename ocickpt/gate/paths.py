@@ -83,9 +83,12 @@ def _remapped(images: Images) -> Iterator[tuple[Message, int, Message]]:
     """The files that CRIU makes or removes: why, and their ids."""
     files = {each.id: each.reg for each in images.messages("files") if each.HasField("reg")}
     for remap in images.messages("remap-fpath"):
-        if remap.remap_type != _PROCFS:
-            for number in {remap.orig_id, remap.remap_id} & files.keys():
-                yield remap, number, files[number]
+        if not remap.HasField("remap_type"):
+            raise UnsupportedError("the checkpoint has a deleted file of an old format")
+        # A deleted file's content is numbered by itself, and its number no file's.
+        numbers = {_LINKED: {remap.orig_id, remap.remap_id}, _PROCFS: set[int]()}
+        for number in numbers.get(remap.remap_type, {remap.orig_id}) & files.keys():
+            yield remap, number, files[number]
 
 
 def _place(file: Message, mounts: Mapping[int, Message]) -> tuple[Message, str]:

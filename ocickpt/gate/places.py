@@ -32,7 +32,7 @@ def check_placed(rebuilder: Rebuilder, spec: oci.Spec, bundle: Path) -> None:
 
     def look(mountpoint: str, path: str) -> Seen | None:
         # Of what is mounted from elsewhere nothing is known: KeyError.
-        return _seen(places[mountpoint] / path)
+        return _seen(places[mountpoint], path)
 
     check_paths(verification.of(rebuilder), Expected.of(spec), look)
 
@@ -56,10 +56,10 @@ def check_packed(rebuilder: Rebuilder, imported: Imported, layers: Sequence[Path
                     "the container has deleted files open, and the layers of its image cannot be looked into here",
                     hint=hint,
                 )
-            return next(filter(None, (_seen(layer / path) for layer in layers)), None)
+            return next(filter(None, (_seen(layer, path) for layer in layers)), None)
         source = sources[mountpoint]
         in_volume = f"{volumes.get(source, '')}/{path}"
-        return brought[Kind.VOLUME].get(in_volume) or _seen(Path(source) / path)
+        return brought[Kind.VOLUME].get(in_volume) or _seen(Path(source), path)
 
     check_paths(verification.of(rebuilder), Expected.of(imported.spec), look)
 
@@ -75,14 +75,14 @@ _FORMATS = {
 }
 
 
-def _seen(path: Path) -> Seen | None:
-    """What is at a path of this host."""
+def _seen(place: Path, path: str) -> Seen | None:
+    """What is at a path below a place of this host, which itself may be named by a symlink."""
     try:
-        found = path.lstat()
-        link = str(path.readlink()) if stat.S_ISLNK(found.st_mode) else ""
+        found = (place / path).lstat() if path != "." else place.stat()
+        link = str((place / path).readlink()) if stat.S_ISLNK(found.st_mode) else ""
     except OSError as error:
         if error.errno not in _NOT_THERE:
-            raise StorageError(f"{path} cannot be looked at: {error.strerror}") from error
+            raise StorageError(f"{place / path} cannot be looked at: {error.strerror}") from error
         return None
     return Seen(link, found.st_uid, found.st_gid, found.st_mode)
 

@@ -24,6 +24,8 @@ _NAMESPACES: Final = {
 }  # fmt: skip
 _ALIVE, _STOPPED, _DEAD, _ZOMBIE = 1, 3, 2, 6
 """task_state (criu/include/pid.h)."""
+_MOST_PIDS: Final = 1 << 22
+"""PID_MAX_LIMIT (linux/threads.h)."""
 _KEEP_CAPS: Final = 1 << 4
 """The one securebit that takes no CAP_SETPCAP (capabilities(7))."""
 _RUN: Final = re.compile(r"[0-9a-f-]{0,64}", re.ASCII)
@@ -44,7 +46,10 @@ def check_processes(images: Images, expected: Expected) -> None:
         )
     _check_namespaces(images, expected, [task.pid for task in tasks])
     cores = images.numbered("core")
-    threads = {thread for task in tasks for thread in (task.pid, *task.threads)}
+    # The first is the process itself; for one that has ended CRIU writes any number (dump_pstree in criu/pstree.c).
+    threads = {thread for task in tasks for thread in (task.pid, *task.threads[1:])}
+    if max(threads) >= _MOST_PIDS:
+        raise IntegrityError(f"the checkpoint has the thread {max(threads)}, a number that no thread has")
     if cores.keys() - threads:
         raise IntegrityError(
             f"the checkpoint has an image of thread {min(cores.keys() - threads)}, which no process has"

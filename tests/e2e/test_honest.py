@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Host, Move, Start
 
+OBJECTS = (Path(__file__).parent / "programs" / "objects.py").read_text()
 FILTERS = (Path(__file__).parent / "programs" / "filters.py").read_text()
 THREADS = 200
 SUDOER = "localhost/sudoer"
@@ -73,3 +74,24 @@ def test_filters_of_its_own_and_two_hundred_threads(
         assert [each[4] for each in before[:3]] == [2, 78, 2]
     move("filtered")
     assert json.loads(b.ask("filtered")) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--read-only",),
+        ("--user", "33:33", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--env", "RUN=/tmp"),
+    ],
+    ids=["plain", "read-only", "a user"],
+)
+def test_a_process_that_has_one_of_everything(
+    hosts: tuple[Host, Host], start: Start, move: Move, options: tuple[str, ...]
+) -> None:
+    """What CRIU writes of it is on the gate's list, field by field."""
+    a, b = hosts
+    start("all", *options, "localhost/python", "python3", "-c", OBJECTS)
+    a.wait("podman", "exec", "all", "test", "-s", "/tmp/objects/count")
+    move("all", "--file-locks")
+    count = b.execute("all", "cat", "/tmp/objects/count")
+    b.wait("podman", "exec", "all", "sh", "-c", f"test $(cat /tmp/objects/count) -gt {count}")

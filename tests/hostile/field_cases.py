@@ -54,6 +54,8 @@ TERMIOS = {
     "c_iflag": 0, "c_oflag": 0, "c_cflag": 0, "c_lflag": 0, "c_line": 0, "c_ispeed": 0, "c_ospeed": 0, "c_cc": [0] * 19,
 }  # fmt: skip
 OBJECT = {"key": 1, "uid": 0, "gid": 0, "cuid": 0, "cgid": 0, "mode": 0o600, "id": 0}
+NOT_FILLED = "no writable one is mounted"
+"""Restored instead of started, a volume that is only read cannot be filled, which comes first."""
 READ_ONLY_BITS = stat.S_IFREG | 0o644
 
 
@@ -189,11 +191,18 @@ def _deleted() -> Iterator[tuple[str, Case]]:
     )
     yield (
         "a deleted file on a volume that is only read",
-        Case(remap("GHOST", "/data/owned", "/data"), "a mount that is only read", container=VOLUME),
+        Case(
+            remap("GHOST", "/data/owned", "/data"), "a mount that is only read", on_start=NOT_FILLED, container=VOLUME
+        ),
     )
     yield (
         "a name removed from a volume that is only read",
-        Case(remap("LINKED", "/data/link_remap.7", "/data"), "a mount that is only read", container=VOLUME),
+        Case(
+            remap("LINKED", "/data/link_remap.7", "/data"),
+            "a mount that is only read",
+            on_start=NOT_FILLED,
+            container=VOLUME,
+        ),
     )
     yield (
         "root's program among deleted files",

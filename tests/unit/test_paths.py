@@ -146,6 +146,13 @@ def test_nothing_is_made_on_a_mount_that_is_only_read() -> None:
         check_paths(images, SPEC, linked())  # type: ignore[arg-type]
 
 
+def test_the_content_of_a_deleted_file_has_a_number_of_its_own() -> None:
+    images = Images("/srv/a")
+    images.messages("files").append(Part(id=5, type=REGULAR, reg=Part(name="/data/b", mnt_id=8, flags=0)))
+    images.mounts.append(mount(mnt_id=8, mountpoint="/data", ext_key="/data", flags=1))
+    allow(images, linked())
+
+
 @pytest.mark.parametrize(("name", "refused"), [("/srv/link_remap.12", False), ("/srv/accounts", True)])
 def test_only_what_criu_has_made_is_removed(name: str, refused: bool) -> None:
     images = Images("/srv/gone", remap=LINKED)
@@ -236,6 +243,14 @@ def test_what_a_volume_or_a_bind_has_in_place(
             places.check_placed(Rebuilder(), spec, tmp_path)  # type: ignore[arg-type]
     else:
         places.check_placed(Rebuilder(), spec, tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_source_may_be_a_symlink_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: Path) -> None:
+    (tmp_path / "program").symlink_to(place)
+    found_in(monkeypatch, Images("/init", "/init", "/init", remap=None))
+    mounts = (oci.Mount("/init", "bind", str(tmp_path / "program"), ("bind",)),)
+    spec = oci.Bundle(root=oci.Root(str(tmp_path / "rootfs")), mounts=mounts)
+    places.check_placed(Rebuilder(), spec, tmp_path)  # type: ignore[arg-type]
 
 
 def test_of_what_is_mounted_from_elsewhere_nothing_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ ROWS: Final[dict[str, Row]] = {
             "c_iflag c_oflag c_cflag c_lflag c_ispeed c_ospeed": _TERMIOS,
             # N_TTY: other line disciplines are drivers.
             "c_line": only(0),
-            "c_cc": each(limited(range(256)), 32),
+            "c_cc": each(_TERMIOS, 32),
         },
     ),
     "winsize_entry": row("tty.proto:8", {"ws_row ws_col ws_xpixel ws_ypixel": limited(range(1 << 16))}),

@@ -67,7 +67,7 @@ ROWS: Final[dict[str, Row]] = {
         "pstree.proto:5",
         {
             "pid ppid pgid sid": PID,
-            "threads": each(PID),
+            "threads": each(held("tasks.check_processes")),
         },
     ),
     "core_entry": row(
