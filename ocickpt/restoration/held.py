@@ -44,12 +44,23 @@ class Held:
         What `look` raises is raised, RefusedError where nobody could look, OSError where they could not be frozen;
         then, and when the runtime fails, none of them is left.
         """
-        return calling.call(argv, environment, {self._still.fileno(): self._stand}, self._good)
+        status = 1
+        try:
+            status = calling.call(argv, environment, {self._still.fileno(): self._stand}, self._good)
+        finally:
+            if status:
+                self.leave()
+        return status
 
     def go(self) -> None:
-        """Let them run."""
+        """Let them run, and leave them."""
         if self._place:
             freezer.thaw(self._place)
+        self.leave()
+
+    def leave(self) -> None:
+        """Until then they end with this process."""
+        self._still.leave()
 
     def _stand(self) -> None:
         self._first = self._still.first()

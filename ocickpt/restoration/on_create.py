@@ -183,6 +183,7 @@ class OnCreate(Way):
         self.spec: oci.Bundle = spec
         self._request, self._source, self._undo = request, source, undo
         self._here = host.facts()
+        self._held: Held
 
     @property
     def work(self) -> Path:
@@ -253,7 +254,8 @@ class OnCreate(Way):
             restored.append(Running(request.id, request.id, self.runtime, request.bundle, first, os.getppid()))
             sequence.verify(restored[0])
 
-        held = Held(ready.hold, ready.cgroup, look)
+        held = self._held = Held(ready.hold, ready.cgroup, look)
+        self._undo.callback(held.leave)
         try:
             # With our own descriptors: they become the container's.
             status = held.call(command, os.environ | ready.environment)
@@ -280,7 +282,8 @@ class OnCreate(Way):
         return options
 
     def let_go(self, container: Running) -> None:
-        """Its memory follows."""
+        """Its memory follows; it stands still until its `start`, whoever dies."""
+        self._held.leave()
         if helpers := self.follow:
             attach.let_go(self.work, container, helpers.pid, helpers.started)
             if trouble := attach.trouble(self.work, alive=helpers.is_alive()):

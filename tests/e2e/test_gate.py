@@ -101,20 +101,22 @@ def test_nothing_has_run(hosts: tuple[Host, Host], variant: Variant, counting: s
     assert count(b) == before, "it stands still for as long as it takes"
 
 
-@pytest.mark.parametrize("killed", ["shim", "flow"])
+@pytest.mark.parametrize(("way", "killed"), [("restore", "shim"), ("restore", "flow"), ("start", "shim")])
 def test_who_looks_is_killed(
-    hosts: tuple[Host, Host], variant: Variant, counting: str, runtime: str, killed: str
+    hosts: tuple[Host, Host], variant: Variant, counting: str, runtime: str, way: str, killed: str
 ) -> None:
     """While the container stands still: it never runs, and whoever comes next takes it back."""
     _, b = hosts
     before, program = count(b), variant(gate__confinement=REFUSING.format(seconds=5))
-    call = b.argv(*command(program, "restore", runtime, counting))
+    call = b.argv(*command(program, way, runtime, counting))
     with subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as restoring:
         b.wait("sh", "-c", "grep -q 'frozen 1' /sys/fs/cgroup/libpod_parent/libpod-*/cgroup.events")
-        pattern = "ocickpt.shim" if killed == "shim" else "ocickpt restore"
+        pattern = "ocickpt[.]shim" if killed == "shim" else "ocickpt[ ]restore"
         b.run("pkill", "-KILL", "-f", pattern)
         restoring.wait(60)
     b.ocickpt("doctor", check=False)
+    if way == "start":
+        b.run("podman", "rm", "--force", "--time", "0", "--ignore", "web")
     assert b.leftovers() == []
     assert count(b) == before
     assert b.out("podman", "ps", "--all", "--quiet") == ""

@@ -11,9 +11,9 @@ import contextlib
 import os
 from pathlib import Path
 
-_SCRIPT, _HOLDER, _STANDS, _GOES = "at-each-step", "holder", "stands", "goes"
+_SCRIPT, _HOLDER, _STANDS, _GOES, _LEFT = "at-each-step", "holder", "stands", "goes", "left"
 _GO = "go"
-# Without an answer, for who should give it has died, nothing may run.
+# Where who holds the processes dies, nothing may run: neither while CRIU waits for the answer, nor once CRIU let go.
 _TEXT = f"""\
 #!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
@@ -22,15 +22,18 @@ end() {{
     kill -KILL "$1"
 }}
 here=${{0%/*}}
-kill -0 "$(cat "$here/{_HOLDER}")" && echo "$CRTOOLS_INIT_PID" 1<>"$here/{_STANDS}" &&
-    read -r answer <"$here/{_GOES}" && [ "$answer" = {_GO} ] || end "$CRTOOLS_INIT_PID"
+if kill -0 "$(cat "$here/{_HOLDER}")"; then
+    (read -r answer <"$here/{_LEFT}" || end "$CRTOOLS_INIT_PID") </dev/null >/dev/null 2>&1 &
+    echo "$CRTOOLS_INIT_PID" 1<>"$here/{_STANDS}" && read -r answer <"$here/{_GOES}" && [ "$answer" = {_GO} ] && exit
+fi
+end "$CRTOOLS_INIT_PID"
 """
 
 
 def make(directory: Path) -> tuple[str, ...]:
     """Put in the new `directory` what a `Standstill` needs; the options that a configuration file of CRIU's gets."""
     directory.mkdir()
-    for name in (_STANDS, _GOES):
+    for name in (_STANDS, _GOES, _LEFT):
         os.mkfifo(directory / name, 0o600)
     script = directory / _SCRIPT
     script.write_text(_TEXT, "ascii")
@@ -40,8 +43,9 @@ def make(directory: Path) -> tuple[str, ...]:
 
 def abandon(directory: Path) -> None:
     """End a restore that stands still, or will, and whose holder has died: what waits for it sees that it is gone."""
-    with contextlib.suppress(OSError):
-        os.close(os.open(directory / _GOES, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+    for name in (_GOES, _LEFT):
+        with contextlib.suppress(OSError):
+            os.close(os.open(directory / name, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 class Standstill:
@@ -50,7 +54,9 @@ class Standstill:
     def __init__(self, directory: Path) -> None:
         (directory / _HOLDER).write_text(str(os.getpid()), "ascii")
         # Open in both directions: opening waits for nobody.
-        self._stands, self._goes = (os.open(directory / name, os.O_RDWR | os.O_CLOEXEC) for name in (_STANDS, _GOES))
+        self._stands, self._goes, self._left = (
+            os.open(directory / name, os.O_RDWR | os.O_CLOEXEC) for name in (_STANDS, _GOES, _LEFT)
+        )
 
     def fileno(self) -> int:
         """What can be read from when it stands still."""
@@ -64,6 +70,6 @@ class Standstill:
         """CRIU lets go of the processes."""
         os.write(self._goes, f"{_GO}\n".encode())
 
-    def end(self) -> None:
-        """The processes are killed where they stand."""
-        os.write(self._goes, b"end\n")
+    def leave(self) -> None:
+        """From now on the processes are not ended with who held them."""
+        os.write(self._left, b"left\n")
