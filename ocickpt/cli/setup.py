@@ -19,8 +19,8 @@ def command(*, hooks: bool, undo: bool, form: str) -> None:
     The launcher is a shell script that hands every call over to the runtime, but those that a
     running `ocickpt checkpoint` or `ocickpt restore` waits for, and those of containers that are to
     be published when podman checkpoints them, or restored instead of started. It is found by
-    podman through a file in /etc/containers/containers.conf.d. Without it both verbs work as well,
-    only slower: memory is then copied through an archive.
+    podman through a file in /etc/containers/containers.conf.d. Without it `restore` shows
+    podman a launcher for its one call, and a checkpoint is slower: memory is then copied through an archive.
     """
     if hooks and undo:
         raise click.UsageError("--undo removes the hooks too: leave out --hooks")
