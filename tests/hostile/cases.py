@@ -72,6 +72,7 @@ HOOKS = {
 }
 PROC = {"type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}
 CGROUP = {"type": "cgroup", "source": "cgroup", "destination": "/sys/fs/cgroup", "options": ["rw"]}
+PORT = {"host_ip": "", "container_port": 22, "host_port": 2222, "range": 1, "protocol": "tcp"}
 ALL = [0xFFFFFFFF, 0x1FF]
 SOCKET = {
     "so_sndbuf": 212992, "so_rcvbuf": 212992, "so_snd_tmo_sec": 0, "so_snd_tmo_usec": 0, "so_rcv_tmo_sec": 0,
@@ -157,7 +158,7 @@ def _filters() -> Iterator[tuple[str, Case]]:
     dividing = filtered(lambda code: instructions((0x34, 0, 0, 0)) + code, -1)
     yield "a filter that divides by nothing", refused(dividing, "as the kernel does not take it")
     yield "a filter that is empty", refused(filtered(lambda _: b"", -1), "0 bytes long")
-    yield "a filter that is longer than any", refused(filtered(lambda _: ALLOW * 4097, -1), "bytes long")
+    yield "a filter that is longer than any", refused(filtered(lambda _: ALLOW * 4097, -1), "of 32776 bytes")
     longest = instructions(*[(0x80, 0, 0, 0)] * 4095) + ALLOW
     yield (
         "more filters than the kernel takes",
@@ -427,6 +428,23 @@ def _cases() -> Iterator[tuple[str, Case]]:
         "a secret in the environment",
         Case(in_json("config.dump", put(secret_env={"X": {"name": "held"}})), "the secret held", on_start=""),
     )
+    for what, change, said in (
+        ("a port of the host", put(newPortMappings=[PORT]), "--allow port=2222 "),
+        ("a port of every address, as a range", put(newPortMappings=[PORT | {"range": 9}]), "--allow port="),
+        ("to be started whenever the host is", put(restart_policy="always"), "--allow restart=always"),
+        (
+            "a label that updates act on",
+            put(labels={"io.containers.autoupdate": "registry"}),
+            "io.containers.autoupdate",
+        ),
+        (
+            "a label that stops a unit of the host's",
+            put(labels={"PODMAN_SYSTEMD_UNIT": "sshd.service"}),
+            "sshd.service",
+        ),
+        ("a cgroup of the host's", put(cgroupParent="/system.slice"), "--allow cgroup-parent=/system.slice"),
+    ):
+        yield what, Case(in_json("config.dump", change), said, on_start="")
     yield "a capability", Case(capabilities("CAP_NET_ADMIN"), "the capability NET_ADMIN", on_start="lacks the")
     yield (
         "capabilities in other spelling",

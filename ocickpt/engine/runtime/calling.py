@@ -41,6 +41,7 @@ def call(
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            for pid in left:  # all are killed first: what CRIU traces is not ours to wait for as long as CRIU lives
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
         library.prctl(_SUBREAPER, ctypes.c_ulong(0), 0, 0, 0)

@@ -13,6 +13,8 @@ from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate.fields import TABLE, Cell
 from ocickpt.gate.fields.cells import MANY
 
+_SHOWN = 64
+"""Bytes that are shown as they are."""
 May = Callable[[str], bool]
 """Whether a process of the container can come to have a capability."""
 
@@ -88,7 +90,8 @@ def _times(count: int, cell: Cell) -> str:
 
 def _problem(value: Any, cell: Cell) -> str:
     takes = " or ".join(f"CAP_{each}" for each in cell.takes)
-    return f"{value!r:.100}, which {f'takes {takes}' if takes else 'no container has'}"
+    shown = f"of {len(value)} bytes" if isinstance(value, bytes) and len(value) > _SHOWN else f"{value!r:.100}"
+    return f"{shown}, which {f'takes {takes}' if takes else 'no container has'}"
 
 
 @cache
