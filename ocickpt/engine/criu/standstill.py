@@ -18,8 +18,10 @@ _TEXT = f"""\
 #!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
 end() {{
-    for each in $(cat /proc/"$1"/task/*/children); do end "$each"; done
+    set -- "$1" $(cat /proc/"$1"/task/*/children)
     kill -KILL "$1"
+    shift
+    for each do end "$each"; done
 }}
 here=${{0%/*}}
 if kill -0 "$(cat "$here/{_HOLDER}")"; then
