@@ -53,10 +53,16 @@ class Held:
 
     def _stand(self) -> None:
         self._first = self._still.first()
-        if self._place:
-            freezer.freeze(freezer.tree(self._first), self._place)
-        else:
-            self._look(self._first)
+        tree = freezer.tree(self._first)
+        try:
+            if self._place:
+                freezer.freeze(tree, self._place)
+            else:
+                self._look(self._first)
+        except BaseException:
+            # Before CRIU ends, whose end would let go of them.
+            freezer.kill(tree)
+            raise
         self._still.go()
 
     def _good(self) -> bool:

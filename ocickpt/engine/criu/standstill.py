@@ -7,23 +7,31 @@ Standard library only: the shim loads this.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
-_SCRIPT, _HOLDER, _STANDS, _GOES = "at-each-step", "holder", "stands", "goes"
+_SCRIPT, _STANDS, _GOES = "at-each-step", "stands", "goes"
 _GO = "go"
-# Without an answer, for who should give it has died, nothing may run.
+# Without an answer, for who should give it has died, nothing may run. Opening a FIFO to read waits for a writer: so there
+# is one until it is open, and from then on the holder's death is its end, also if that came first. Nothing is started: it
+# may be in the container's cgroup, whose pids.max the checkpoint has chosen.
 _TEXT = f"""\
 #!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
 end() {{
-    for each in $(cat /proc/"$1"/task/*/children); do end "$each"; done
+    for list in /proc/"$1"/task/*/children; do
+        below=
+        read -r below <"$list"
+        for each in $below; do end "$each"; done
+    done
     kill -KILL "$1"
 }}
+trap 'end "$CRTOOLS_INIT_PID"' EXIT
 here=${{0%/*}}
-kill -0 "$(cat "$here/{_HOLDER}")" && echo "$CRTOOLS_INIT_PID" 1<>"$here/{_STANDS}" &&
-    read -r answer <"$here/{_GOES}" && [ "$answer" = {_GO} ] || end "$CRTOOLS_INIT_PID"
+exec 3<>"$here/{_GOES}" 4<"$here/{_GOES}" 3>&-
+echo "$CRTOOLS_INIT_PID" 1<>"$here/{_STANDS}"
+read -r answer <&4
+[ "$answer" != {_GO} ] || trap - EXIT
 """
 
 
@@ -38,17 +46,10 @@ def make(directory: Path) -> tuple[str, ...]:
     return (f"action-script {script}",)
 
 
-def abandon(directory: Path) -> None:
-    """End a restore that stands still, or will, and whose holder has died: what waits for it sees that it is gone."""
-    with contextlib.suppress(OSError):
-        os.close(os.open(directory / _GOES, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
-
-
 class Standstill:
     """One restore, which stops before its first instruction, and goes on when it is told."""
 
     def __init__(self, directory: Path) -> None:
-        (directory / _HOLDER).write_text(str(os.getpid()), "ascii")
         # Open in both directions: opening waits for nobody.
         self._stands, self._goes = (os.open(directory / name, os.O_RDWR | os.O_CLOEXEC) for name in (_STANDS, _GOES))
 
@@ -63,7 +64,3 @@ class Standstill:
     def go(self) -> None:
         """CRIU lets go of the processes."""
         os.write(self._goes, f"{_GO}\n".encode())
-
-    def end(self) -> None:
-        """The processes are killed where they stand."""
-        os.write(self._goes, b"end\n")
