@@ -78,6 +78,14 @@ def is_in(pid: int, place: Path) -> bool:
     return (HIERARCHY / _cgroup_of(pid).lstrip("/")).is_relative_to(place)
 
 
+def is_traced(pid: int) -> bool:
+    """Whether somebody holds a process by ptrace(2)."""
+    try:
+        return b"\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def thaw(place: Path) -> None:
     """Let them go on."""
     (place / "cgroup.freeze").write_text("0", "ascii")

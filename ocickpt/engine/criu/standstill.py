@@ -12,9 +12,9 @@ from pathlib import Path
 
 _SCRIPT, _STANDS, _GOES = "at-each-step", "stands", "goes"
 _GO = "go"
-# Without an answer, for who should give it has died, nothing may run. Opening a FIFO to read waits for a writer: so there
-# is one until it is open, and from then on the holder's death is its end, also if that came first. Nothing is started: it
-# may be in the container's cgroup, whose pids.max the checkpoint has chosen.
+# Without an answer, for who should give it has died, nothing may run. Opening a FIFO to read waits for a writer: so
+# there is one until it is open, and from then on the holder's death is its end, also if that came first. No program is
+# started: the script may be in the container's cgroup, whose pids.max the checkpoint has chosen.
 _TEXT = f"""\
 #!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
