@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -77,9 +78,24 @@ def is_in(pid: int, place: Path) -> bool:
     return (HIERARCHY / _cgroup_of(pid).lstrip("/")).is_relative_to(place)
 
 
+def is_traced(pid: int) -> bool:
+    """Whether somebody holds a process by ptrace(2)."""
+    try:
+        return b"\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def thaw(place: Path) -> None:
     """Let them go on."""
     (place / "cgroup.freeze").write_text("0", "ascii")
+
+
+def kill(pids: Iterable[int]) -> None:
+    """End them, whatever they stand still for."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _members(place: Path) -> Iterator[int]:
@@ -90,7 +106,7 @@ def _members(place: Path) -> Iterator[int]:
 
 def _cgroup_of(pid: int) -> str:
     """The cgroup of a process; empty when it has none in this hierarchy."""
-    lines = Path(f"/proc/{pid}/cgroup").read_text("ascii").splitlines()
+    lines = Path(f"/proc/{pid}/cgroup").read_text("utf-8", "surrogateescape").split("\n")
     return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
 
 

@@ -31,7 +31,8 @@ class Mount(NamedTuple):
 def mounts(pid: int | str = "self", proc: Path = Path("/proc")) -> Iterator[Mount]:
     """The mounts that a process sees; OSError when there is no such process."""
     text = (proc / str(pid) / "mountinfo").read_text("utf-8", "surrogateescape")
-    for line in text.splitlines():
+    # The kernel escapes newlines only; what else Python takes for the end of a line can be in a name.
+    for line in text.split("\n")[:-1]:
         fields = line.split(" ")
         major, _, minor = fields[2].partition(":")
         device, kind = os.makedev(int(major), int(minor)), fields[fields.index("-", 6) + 1]

@@ -111,7 +111,7 @@ def _limit(text: str) -> int:
 
 def _thread(process: int, thread: int) -> Thread:
     text = Path(f"/proc/{process}/task/{thread}/status").read_text("ascii", "replace")
-    fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+    fields = dict(line.split(":\t", 1) for line in text.split("\n") if ":\t" in line)
     sets = {name: int(fields[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
     credentials = Credentials(
         uids=frozenset(map(int, fields["Uid"].split())),

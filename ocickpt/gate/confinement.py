@@ -51,10 +51,12 @@ def complete(container: Running, mountpoints: Iterable[bytes]) -> None:
 
 @contextmanager
 def _ends(container: Running) -> Iterator[None]:
-    """What the kernel says of processes that are not there (any more), as NotFoundError."""
+    """What keeps from looking: NotFoundError when its first process is gone, else IntegrityError."""
     try:
         yield
     except OSError as error:
+        if freezer.tree(container.pid):
+            raise IntegrityError(f"the restored container {container.name!r} cannot be looked at: {error}") from error
         raise NotFoundError(
             f"a process of the restored container {container.name!r} is gone: {error}",
             hint="`podman logs` may tell why",

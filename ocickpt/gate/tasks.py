@@ -54,6 +54,9 @@ def check_processes(images: Images, expected: Expected) -> None:
         raise IntegrityError(
             f"the checkpoint has an image of thread {min(cores.keys() - threads)}, which no process has"
         )
+    ended = {task.pid for task in tasks if _has_ended(images, task.pid)}
+    if orphans := {task.pid for task in tasks if task.ppid in ended}:
+        raise IntegrityError(f"process {min(orphans)} of the checkpoint is the child of one that has ended")
     sets = {each.id for cgroup in images.messages("cgroup") for each in cgroup.sets}
     sets |= {0, images.one("inventory").root_cg_set}
     here = Here.of(expected)

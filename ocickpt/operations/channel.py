@@ -34,7 +34,7 @@ class Operation:
         self._listener = listener
         self._connection: socket.socket | None = None
         self._received = b""
-        self._failure: OcickptError | KeyboardInterrupt | None = None
+        self._failure: BaseException | None = None
 
     def serve(self, command: proc.Background, handle: Handle) -> proc.Result:
         """Answer the shim's messages with `handle` until `command` has ended.
@@ -91,10 +91,10 @@ class Operation:
             return {"error": _told(self._failure)}
         try:
             return handle(cast("Asked", message))
-        except (OcickptError, KeyboardInterrupt) as error:
-            self._failure = error
         except OSError as error:
             self._failure = StorageError(str(error))
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - raised when podman has ended
+            self._failure = error
         return {"error": _told(self._failure)}
 
     def _hang_up(self) -> None:
@@ -103,8 +103,10 @@ class Operation:
         self._connection, self._received = None, b""
 
 
-def _told(failure: OcickptError | KeyboardInterrupt) -> str:
-    return failure.message if isinstance(failure, OcickptError) else "interrupted"
+def _told(failure: BaseException) -> str:
+    if isinstance(failure, OcickptError):
+        return failure.message
+    return "interrupted" if isinstance(failure, KeyboardInterrupt) else f"this is a bug: {failure!r}"
 
 
 def end(record: Checkpoint | Restore) -> None:

@@ -10,6 +10,7 @@ Standard library only: the shim loads this.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -64,11 +65,26 @@ class Held:
 
     def _stand(self) -> None:
         self._first = self._still.first()
-        if self._place:
-            freezer.freeze(freezer.tree(self._first), self._place)
-        else:
-            self._look(self._first)
+        tree = freezer.tree(self._first)
+        try:
+            self._hold_all(tree)
+            if self._place:
+                freezer.freeze(tree, self._place)
+            else:
+                self._look(self._first)
+        except BaseException:
+            # Before CRIU ends, whose end would let go of them.
+            freezer.kill(tree)
+            raise
         self._still.go()
+
+    @staticmethod
+    def _hold_all(tree: list[int]) -> None:
+        """RefusedError where CRIU holds others than those, whose parent has ended: nobody would look at them."""
+        strays = [pid for pid in set(freezer.tree(os.getpid())) - set(tree) if freezer.is_traced(pid)]
+        if strays:
+            freezer.kill(strays)
+            raise RefusedError(f"CRIU has restored process {min(strays)} outside of its container's tree")
 
     def _good(self) -> bool:
         if not self._first:

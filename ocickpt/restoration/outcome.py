@@ -12,7 +12,6 @@ from pathlib import Path
 from ocickpt import rendezvous
 from ocickpt.engine import podman
 from ocickpt.engine.container import Container, Running
-from ocickpt.engine.criu import standstill
 from ocickpt.engine.podman import healthcheck
 from ocickpt.errors import CommandError, OcickptError
 from ocickpt.lazy import attach
@@ -50,7 +49,6 @@ def settle(journal: Journal[Restore], progress: Progress, *, keep: bool = False)
 
 def take_back(journal: Journal[Restore], *, failed: bool = False) -> None:
     """Remove what a restore made, and end it; `failed` says that podman has just failed to restore."""
-    standstill.abandon(Path(journal.record.work) / rendezvous.HOLD)
     channel.end(journal.record)
     container = _find(journal.record)
     volumes = _volumes(journal.record, container, failed)

@@ -426,7 +426,7 @@ def test_a_criu_that_tells_nobody(bench: Bench) -> None:
     assert not flow.lives()
 
 
-@pytest.mark.parametrize("when", ["before", "while it stands"])
+@pytest.mark.parametrize("when", ["before", "while it stands", "taken away"])
 def test_what_stands_still_ends_with_who_holds_it(tmp_path: Path, when: str) -> None:
     """The shim was killed: what waits for it ends the processes, and then itself."""
     hold = tmp_path / "hold"
@@ -447,9 +447,12 @@ def test_what_stands_still_ends_with_who_holds_it(tmp_path: Path, when: str) -> 
         if when == "before":
             holder.kill()
             holder.wait()
-        environment = {**os.environ, "CRTOOLS_SCRIPT_ACTION": "pre-resume", "CRTOOLS_INIT_PID": str(tree.pid)}
+        if when == "taken away":
+            (hold / "goes").unlink()
+        # No program is found: the script may be where the container's own processes are all that fit.
+        environment = {"CRTOOLS_SCRIPT_ACTION": "pre-resume", "CRTOOLS_INIT_PID": str(tree.pid), "PATH": "/nowhere"}
         with subprocess.Popen([option.partition(" ")[2]], env=environment, stderr=subprocess.DEVNULL) as script:
-            if when != "before":
+            if when == "while it stands":
                 with pytest.raises(subprocess.TimeoutExpired):
                     script.wait(0.3)
                 assert tree.poll() is None

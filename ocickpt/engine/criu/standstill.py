@@ -7,28 +7,36 @@ Standard library only: the shim loads this.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
-_SCRIPT, _HOLDER, _STANDS, _GOES, _LEFT = "at-each-step", "holder", "stands", "goes", "left"
+_SCRIPT, _STANDS, _GOES, _LEFT = "at-each-step", "stands", "goes", "left"
 _GO = "go"
-# Where who holds the processes dies, nothing may run: neither while CRIU waits for the answer, nor once CRIU let go.
+# Where who holds the processes dies nothing may run: neither while CRIU waits for the answer, nor once CRIU let go, for
+# which a shell stays behind. Opening a FIFO to read waits for a writer: so there is one until it is open, and from then
+# on the holder's death is its end, also if that came first. No program is started: the script may be in the container's
+# cgroup, whose pids.max the checkpoint has chosen.
 _TEXT = f"""\
 #!/bin/sh
 [ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
 end() {{
-    set -- "$1" $(cat /proc/"$1"/task/*/children)
+    for list in /proc/"$1"/task/*/children; do
+        below=
+        read -r below <"$list"
+        set -- "$@" $below
+    done
     kill -KILL "$1"
     shift
     for each do end "$each"; done
 }}
+trap 'end "$CRTOOLS_INIT_PID"' EXIT
 here=${{0%/*}}
-if kill -0 "$(cat "$here/{_HOLDER}")"; then
-    (read -r answer <"$here/{_LEFT}" || end "$CRTOOLS_INIT_PID") </dev/null >/dev/null 2>&1 &
-    echo "$CRTOOLS_INIT_PID" 1<>"$here/{_STANDS}" && read -r answer <"$here/{_GOES}" && [ "$answer" = {_GO} ] && exit
-fi
-end "$CRTOOLS_INIT_PID"
+exec 3<>"$here/{_GOES}" 4<"$here/{_GOES}" 3>&-
+exec 3<>"$here/{_LEFT}" 5<"$here/{_LEFT}" 3>&-
+(read -r answer <&5 || end "$CRTOOLS_INIT_PID") </dev/null >/dev/null 2>&1 &
+echo "$CRTOOLS_INIT_PID" 1<>"$here/{_STANDS}"
+read -r answer <&4
+[ "$answer" != {_GO} ] || trap - EXIT
 """
 
 
@@ -43,18 +51,10 @@ def make(directory: Path) -> tuple[str, ...]:
     return (f"action-script {script}",)
 
 
-def abandon(directory: Path) -> None:
-    """End a restore that stands still, or will, and whose holder has died: what waits for it sees that it is gone."""
-    for name in (_GOES, _LEFT):
-        with contextlib.suppress(OSError):
-            os.close(os.open(directory / name, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
-
-
 class Standstill:
     """One restore, which stops before its first instruction, and goes on when it is told."""
 
     def __init__(self, directory: Path) -> None:
-        (directory / _HOLDER).write_text(str(os.getpid()), "ascii")
         # Open in both directions: opening waits for nobody.
         self._stands, self._goes, self._left = (
             os.open(directory / name, os.O_RDWR | os.O_CLOEXEC) for name in (_STANDS, _GOES, _LEFT)

@@ -18,7 +18,7 @@ from ocickpt.engine import mountinfo, threads
 from ocickpt.engine.container import Running
 from ocickpt.errors import IntegrityError
 from ocickpt.gate.expected import Expected
-from ocickpt.gate.kernel import mounts
+from ocickpt.gate.kernel import mounts, tasks
 
 _PIDFD_GETFD = 438
 """The same on every architecture (it is younger than their unification)."""
@@ -45,7 +45,7 @@ def check(container: Running, tree: Collection[int], expected: Expected) -> None
 
 class _Look:
     def __init__(self, container: Running, tree: Iterable[int], expected: Expected) -> None:
-        self._mounts = mounts.ids(tree)
+        self._mounts = mounts.ids(tasks.mount_namespaces(tree))
         self._outside = {mount.device for mount in mountinfo.mounts()}
         self._namespaces = threads.namespaces(Path("/proc/self"))
         self._network = threads.namespaces(Path(f"/proc/{container.pid}"))["network"]
@@ -62,7 +62,7 @@ class _Look:
             shared = self._namespaces.get(kind) == found.st_ino and kind in self._expected.namespaces
             return f"holds the {kind} namespace of this host open" if shared and kind != "cgroup" else ""
         if stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
-            return self._device(found, link)
+            return self._device(pid, int(name), found, link)
         if _identity(found) in self._given:  # its stdin, stdout and stderr
             return ""
         return self._file(mountinfo.id_of(int(name), pid), found, link)
@@ -81,14 +81,21 @@ class _Look:
 
     def _file(self, mount: int, found: os.stat_result, link: str) -> str:
         """On a mount of the container, or on none that anybody can see: pipes, memory, what epoll and the like are."""
-        if mount in self._mounts or (found.st_dev not in self._outside and not link.startswith("/proc/")):
+        # What has a path has a mount that somebody sees, be it in another container; memory is deleted from the first.
+        named = link.startswith("/proc/") or (link.startswith("/") and not link.endswith(" (deleted)"))
+        if mount in self._mounts or (found.st_dev not in self._outside and not named):
             return ""
         return f"has {link[:200]!r} of this host open, which is on no mount of its container"
 
-    def _device(self, found: os.stat_result, link: str) -> str:
+    def _device(self, pid: int, number: int, found: os.stat_result, link: str) -> str:
         kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
         device = kind, os.major(found.st_rdev), os.minor(found.st_rdev)
-        if device in self._expected.devices or device == _PTMX or (kind == "c" and device[1] in _TERMINALS):
+        if kind == "c" and (device == _PTMX or device[1] in _TERMINALS):
+            # A terminal's number means nothing: each devpts has its own.
+            if found.st_dev not in self._outside or mountinfo.id_of(number, pid) in self._mounts:
+                return ""
+            return "" if _identity(found) in self._given else f"has the terminal {link[:200]!r} of this host open"
+        if device in self._expected.devices:
             return ""
         return f"has the device {link[:200]!r} open ({kind}{device[1]}:{device[2]}), which its container has not"
 
@@ -117,10 +124,12 @@ class _Look:
 
 
 def _held_by(pid: int) -> Iterator[tuple[int, int]]:
-    """What a process has open, which runs meanwhile."""
+    """What conmon has open, which runs meanwhile, and can have handed on: not its log, and no directory."""
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            yield _identity(path.stat())
+            found = path.stat()
+            if int(path.name) <= 2 or not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+                yield _identity(found)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ocickpt import oci
-from ocickpt.engine import mountinfo
+from ocickpt.engine import freezer, mountinfo
 from ocickpt.engine.files import openat2
 from ocickpt.engine.mountinfo import Mount
 from ocickpt.errors import IntegrityError
@@ -23,8 +23,10 @@ from ocickpt.gate.expected import Expected
 
 _KINDS = {"ramfs": "tmpfs", "cgroup": "cgroup2"}
 """A filesystem by another name than the specification's."""
-_SHARED = ("cgroup2", "sysfs", "mqueue", "cgroup")
-"""Filesystems of which there is one for a namespace, or for the host, however often it is mounted."""
+_OF_A_NAMESPACE = {"proc": "pid", "sysfs": "network", "mqueue": "ipc"}
+"""Filesystems of which there is one for each namespace of a kind, however often it is mounted."""
+_SHARED = ("cgroup2", "cgroup", *_OF_A_NAMESPACE)
+"""Filesystems of which there is one for a namespace, or for the host."""
 _MADE = ("proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2", "ramfs", "overlay", "fuse")
 """What a container with CAP_SYS_ADMIN can mount by itself."""
 _CONSOLE = "/dev/console"
@@ -35,23 +37,23 @@ _NULL = os.makedev(1, 3)
 def check(pid: int, spec: oci.Bundle, bundle: Path, expected: Expected) -> None:
     """Refuse mounts in the namespace of process `pid` that the specification does not describe. IntegrityError."""
     table = {mount.id: mount for mount in mountinfo.mounts(pid)}
-    with _inside(pid) as root:
+    with _opened(Path(f"/proc/{pid}/root")) as root:
         if _identity(root, "/") != _identity_of(spec.root_in(bundle)):
             raise IntegrityError("the restored container has another root filesystem than its own")
-        found = _Found(table, root, expected)
+        found = _Found(table, root, expected, freezer.place_of(spec.linux.cgroups_path))
         found.explain(_Found.id_at(root, "/"))
         for wanted in spec.mounts:
             found.check_wanted(wanted)
         for mount in table.values():
-            if not found.explains(mount):
+            if not found.is_seen(mount) or not found.explains(mount):
                 raise IntegrityError(f"the restored container has a mount at {mount.point[:200]!r} that is none of its")
 
 
 class _Found:
     """The mounts that are there (`table`, by id) as seen from the container's `root`."""
 
-    def __init__(self, table: dict[int, Mount], root: int, expected: Expected) -> None:
-        self._table, self._root, self._expected = table, root, expected
+    def __init__(self, table: dict[int, Mount], root: int, expected: Expected, cgroup: Path | None) -> None:
+        self._table, self._root, self._expected, self._cgroup = table, root, expected, cgroup
         self._explained = set[int]()
         self._whole = list[tuple[str, Path]]()
         """Mounts that bring along what is mounted below their source."""
@@ -88,15 +90,33 @@ class _Found:
             raise IntegrityError(f"the restored container lacks its {wanted.type or 'bind'} mount at {where[:200]!r}")
 
     def _is(self, there: Mount, wanted: oci.Mount) -> bool:
+        seen = _identity(self._root, wanted.destination)
+        if seen != _identity(self._root, there.point):
+            return False  # of another mount, below its point
         if wanted.is_bind:
-            return _identity(self._root, wanted.destination) == _identity_of(Path(wanted.source))
+            return seen == _identity_of(Path(wanted.source))
         kind = _KINDS.get(wanted.type, wanted.type)
-        own = there.kind in _SHARED or there.device not in self._outside or not self._has_own(there.kind)
-        return there.kind in (kind, wanted.type) and there.root == "/" and own
+        own = there.device not in self._outside or not self._has_own(there.kind)
+        return there.kind in (kind, wanted.type) and self._is_whole(there) and own
 
     def _has_own(self, kind: str) -> bool:
         """Whether a container has a filesystem of this kind for itself."""
-        return kind != "proc" or "pid" in self._expected.namespaces
+        if kind in _OF_A_NAMESPACE:
+            return _OF_A_NAMESPACE[kind] in self._expected.namespaces
+        return kind not in _SHARED
+
+    def _is_whole(self, there: Mount) -> bool:
+        """Whether all of a filesystem is mounted; of cgroups, what is the container's: it may have their namespace."""
+        if there.kind == "cgroup2" and self._cgroup:
+            return there.root == "/" or (freezer.HIERARCHY / there.root.lstrip("/")).is_relative_to(self._cgroup)
+        return there.root == "/"
+
+    def is_seen(self, mount: Mount) -> bool:
+        """Whether a mount is what is seen at its point; who may mount can have covered it."""
+        try:
+            return self._free or self.id_at(self._root, mount.point) == mount.id
+        except OSError:
+            return False
 
     def explains(self, mount: Mount) -> bool:
         """Whether a mount can be the container's."""
@@ -108,10 +128,11 @@ class _Found:
         if path in self._expected.readonly:
             return self._is_of_the_kernel(mount)
         if path == _CONSOLE:
-            return mount.kind == "devpts" and os.major(self._at(path).st_rdev) in _TERMINALS
+            own = any(each.device == mount.device for each in self._table.values() if each.id in self._explained)
+            return own and mount.kind == "devpts" and os.major(self._at(path).st_rdev) in _TERMINALS
         if any(self._comes_along(path, where, source) for where, source in self._whole):
             return True
-        below_cgroups = mount.kind == "cgroup" and path.startswith("/sys/fs/cgroup/")
+        below_cgroups = mount.kind == "cgroup" and path.startswith("/sys/fs/cgroup/") and "ro" in mount.options
         return below_cgroups or (self._free and self._is_own(mount))
 
     def _at(self, path: str) -> os.stat_result:
@@ -148,7 +169,10 @@ class _Found:
         if not path.startswith(f"{where.rstrip('/')}/"):
             return False
         try:
-            return _identity(self._root, path) == _identity_of(source / path[len(where) :].lstrip("/"))
+            # Its directories may be the container's to write to: no symlink in them leads anywhere.
+            with _opened(source) as below:
+                there = _identity(below, path[len(where) :].lstrip("/"), openat2.STRICT)
+            return _identity(self._root, path) == there
         except OSError:
             return False
 
@@ -160,16 +184,16 @@ class _Found:
 
 
 @contextmanager
-def _inside(pid: int) -> Iterator[int]:
-    handle = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def _opened(directory: Path) -> Iterator[int]:
+    handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield handle
     finally:
         os.close(handle)
 
 
-def _identity(root: int, path: str) -> tuple[int, int]:
-    handle = openat2.openat2(root, path, os.O_PATH, resolve=openat2.RESOLVE_IN_ROOT)
+def _identity(root: int, path: str, resolve: int = openat2.RESOLVE_IN_ROOT) -> tuple[int, int]:
+    handle = openat2.openat2(root, path, os.O_PATH, resolve=resolve)
     try:
         found = os.fstat(handle)
         return found.st_dev, found.st_ino
