@@ -33,6 +33,7 @@ class Held:
         self._still = Standstill(directory)
         self._place, self._look = place, look
         self._first = 0
+        self._failure: Exception | None = None
 
     @property
     def frozen(self) -> bool:
@@ -51,6 +52,8 @@ class Held:
         finally:
             if status:
                 self.leave()
+        if self._failure:
+            raise self._failure
         return status
 
     def go(self) -> None:
@@ -72,11 +75,13 @@ class Held:
                 freezer.freeze(tree, self._place)
             else:
                 self._look(self._first)
-        except BaseException:
+        except Exception as error:  # noqa: BLE001 - raised once the runtime has ended, which cleans up after itself
             # Before CRIU ends, whose end would let go of them.
             freezer.kill(tree)
-            raise
-        self._still.go()
+            self._failure = error
+            self._still.end()
+        else:
+            self._still.go()
 
     @staticmethod
     def _hold_all(tree: list[int]) -> None:
@@ -87,6 +92,8 @@ class Held:
             raise RefusedError(f"CRIU has restored process {min(strays)} outside of its container's tree")
 
     def _good(self) -> bool:
+        if self._failure:
+            return False
         if not self._first:
             raise RefusedError("CRIU did not let anybody look at what it restored before that runs")
         if self._place:

@@ -72,6 +72,10 @@ class Standstill:
         """CRIU lets go of the processes."""
         os.write(self._goes, f"{_GO}\n".encode())
 
+    def end(self) -> None:
+        """They are killed where they stand."""
+        os.write(self._goes, b"end\n")
+
     def leave(self) -> None:
         """From now on the processes are not ended with who held them."""
         os.write(self._left, b"left\n")
