@@ -4,6 +4,7 @@
 # make e2e TEST=test_lazy   one file of tests/e2e, in a lab that stays up; ARGS are pytest's
 # make test-long   every case and moment there is, with its seed; takes hours
 # make test-hostile   of these every crafted checkpoint, with all that restores, runc and crun; takes 15 minutes
+# make test-options   of these seventy options of `podman run`, and what is refused before it runs fifty times; takes 20 minutes
 # make test-vm   under AppArmor and SELinux, in virtual machines; takes up to 15 minutes, and as root apt
 # make fuzz MINUTES=30   every parser, or those that ARGS names, with inputs that coverage leads to; `--seed N` in ARGS
 # make demo    a container moves from one host of the lab to another, and counts on
@@ -20,7 +21,7 @@ SOURCES := ocickpt tests
 MINUTES := 30
 QUIETLY := -q --no-header --tb=short -p no:cacheprovider
 
-.PHONY: check test test-fast e2e test-long test-hostile test-vm fuzz demo bench docs dev deb clean
+.PHONY: check test test-fast e2e test-long test-hostile test-options test-vm fuzz demo bench docs dev deb clean
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check --quiet .
@@ -44,6 +45,10 @@ test-long: $(VENV)/ready
 test-hostile: $(VENV)/ready
 	@$(LAB) up
 	@OCICKPT_LONG=1 $(BIN)/python -m pytest $(QUIETLY) tests/e2e/test_crafted.py
+
+test-options: $(VENV)/ready
+	@$(LAB) up
+	@OCICKPT_LONG=1 $(BIN)/python -m pytest $(QUIETLY) tests/e2e/test_options.py tests/e2e/test_gate.py
 
 test-vm:
 	@contrib/vm/vm test $(ARGS)

@@ -35,7 +35,7 @@ OPTIONS = (
     "--tmpfs /scratch:size=8m,mode=1777,noexec",
     "--volume data:/data",
     "--volume data:/data:ro",
-    "--volume data:/data:nocopy",
+    "--volume data:/data:exec",
     "--volume /srv/share:/host:ro",
     "--volume /srv/share:/host",
     "--volume /srv/share:/host:rbind,rslave",
