@@ -53,7 +53,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for item in session.items:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         way = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
-        ways = [way, *(str(value) for name, value in parameters.items() if name != "runtime")]
+        ways = [way, *(str(value) for name, value in parameters.items() if name != "runtime" and value)]
         rows.append({"name": item.nodeid, "runtime": parameters.get("runtime", "-"), "way": ", ".join(ways)})
     if LANE == "vm":
         tell(rows=rows)
