@@ -53,7 +53,7 @@ class Row:
     why: str = ""
 
     def __str__(self) -> str:
-        return f"{self.module:<10}{self.runtime:<8}{self.way:<52}{self.result:<12}{self.seconds:>6.0f} s"
+        return f"{self.module:<10}{self.runtime:<8}{self.way:<58}{self.result:<12}{self.seconds:>6.0f} s"
 
 
 @dataclass
