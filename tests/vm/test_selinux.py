@@ -36,7 +36,10 @@ def runs_on(container: Running, before: tuple[int, int]) -> None:
     container.counts(count)
     bundle = Path(f"/var/lib/containers/storage/overlay-containers/{container.id}/userdata")
     assert (bundle / "config.json").exists()
-    assert [*bundle.glob("dump.log"), *bundle.glob("checkpoint/*")] == []
+    # podman itself makes the log, for its label.
+    assert [
+        path for path in (bundle / "dump.log", *bundle.glob("checkpoint/*")) if path.exists() and path.stat().st_size
+    ] == []
 
 
 @pytest.mark.parametrize("option", ["", "leave_running"])
