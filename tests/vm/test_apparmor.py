@@ -143,4 +143,4 @@ def test_the_gate_stops(dumped: Path, other: str, lie: str) -> None:
 @pytest.mark.parametrize("lie", ["another profile", "no label"])
 @pytest.mark.parametrize("way", ["eager", "lazy"])
 def test_the_kernel_stops(blind: None, dumped: Path, other: str, lie: str, way: str) -> None:
-    stopped(crafted(dumped, lie), lazy=way == "lazy")
+    assert "instead of" in stopped(crafted(dumped, lie), lazy=way == "lazy")

@@ -36,14 +36,17 @@ def runs_on(container: Running, before: tuple[int, int]) -> None:
     container.counts(count)
     bundle = Path(f"/var/lib/containers/storage/overlay-containers/{container.id}/userdata")
     assert (bundle / "config.json").exists()
-    assert [bundle / name for name in ("dump.log", "checkpoint") if (bundle / name).exists()] == []
+    # podman itself makes the log, for its label.
+    assert [
+        path for path in (bundle / "dump.log", *bundle.glob("checkpoint/*")) if path.exists() and path.stat().st_size
+    ] == []
 
 
-@pytest.mark.parametrize("leave_running", [False, True], ids=["", "leave running"])
-def test_checkpoint_is_refused_before_the_freeze(web: Running, leave_running: bool) -> None:
+@pytest.mark.parametrize("option", ["", "leave_running"])
+def test_checkpoint_is_refused_before_the_freeze(web: Running, option: str) -> None:
     before = web.pid, web.count
     with pytest.raises(PrerequisiteError, match=f"{LOST}: .*criu is built without libselinux"):
-        ocickpt.checkpoint("web", fresh(), leave_running=leave_running)
+        ocickpt.checkpoint("web", fresh(), leave_running=bool(option))
     runs_on(web, before)
 
 
@@ -77,7 +80,7 @@ def test_the_gate_stops_a_restore(dumped: Path) -> None:
 def test_the_kernel_stops_a_restore(blind: None, dumped: Path, way: str) -> None:
     ref = fresh()
     ocickpt.push(dumped, ref)
-    stopped(ref, lazy=way == "lazy")
+    assert "instead of" in stopped(ref, lazy=way == "lazy")
 
 
 @only_crun

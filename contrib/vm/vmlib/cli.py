@@ -37,8 +37,7 @@ _JOB = """\
 cd {inside}
 export OCICKPT_LANE=vm OCICKPT_VM={module} LANG=C.UTF-8
 # What pycriu's generated code is warned of is not ours to mend.
-exec python3 -m pytest -q --no-header --tb=short -p no:cacheprovider -W "ignore:Type google.protobuf" \\
-    tests/vm/test_{module}.py {arguments}
+exec python3 -m pytest -q --no-header --tb=short -p no:cacheprovider -W ignore tests/vm/test_{module}.py {arguments}
 """
 
 
@@ -54,7 +53,7 @@ class Row:
     why: str = ""
 
     def __str__(self) -> str:
-        return f"{self.module:<10}{self.runtime:<8}{self.way:<44}{self.result:<12}{self.seconds:>6.0f} s"
+        return f"{self.module:<10}{self.runtime:<8}{self.way:<58}{self.result:<12}{self.seconds:>6.0f} s"
 
 
 @dataclass
@@ -71,13 +70,13 @@ class Outcome:
             self.rows[each["name"]] = Row(module, each["runtime"], each["way"])
         if "name" in message:
             row = self.rows[str(message["name"])]
-            row.result, row.seconds, row.why = (
-                str(message["result"]),
-                row.seconds + float(str(message["seconds"])),
-                str(message["why"]),
-            )
+            row.seconds += float(str(message["seconds"]))
+            row.why = str(message["why"])
             if message["last"]:
+                row.result = str(message["result"])
                 print(row, file=sys.stderr, flush=True)
+            else:
+                row.result = "not done"
         if "fact" in message:
             self.facts.append(f"{module}: {message['fact']}")
         if "end" in message and message["end"] not in (0, 1):

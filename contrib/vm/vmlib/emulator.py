@@ -24,7 +24,7 @@ from vmlib.image import EMULATOR, Image
 Message = dict[str, object]
 _SECTOR = 512
 _POLL = 0.2
-_LAST_LINES = 6
+_LAST_LINES = 40
 
 
 @dataclass(frozen=True)
