@@ -379,9 +379,9 @@ def _mount_at(members: Members, place: str) -> int:
     return next(int(each["mnt_id"]) for each in found if each["mountpoint"] == place)
 
 
-def opened(name: str, mode: int = READ_ONLY_BITS, place: str = "/") -> Change:
+def opened(name: str, mode: int = READ_ONLY_BITS, place: str = "/", pos: int = 0) -> Change:
     """One more file of the root filesystem that is open to be read."""
-    return lambda members: file("REG", "reg", flags=0, pos=0, name=name, mnt_id=_mount_at(members, place), mode=mode)(
+    return lambda members: file("REG", "reg", flags=0, pos=pos, name=name, mnt_id=_mount_at(members, place), mode=mode)(
         members
     )
 

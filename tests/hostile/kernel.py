@@ -76,6 +76,8 @@ SAYS: dict[str, str] = {
     "a file of a process of the host": "/1/status' of this host open",
     "a device among files in memory, open": "has the device '/dev/kmsg' open (c1:11)",
     "a device in the root filesystem, open": "has the device '/kmsg' open (c1:11)",
+    "/dev larger than it may be": "has size=1073741824 at '/dev' instead of 67108864",
+    "/dev of any size": "at '/dev' instead of 67108864",
     "a packet socket": "has a packet or raw socket",
     "a raw socket": "has a packet or raw socket",
     "a socket that marks packets": "has a socket with the mark 7",

@@ -43,6 +43,8 @@ DIRECTORY, PROGRAM, NODE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IF
 CRIUS_PROC = "/proc/self/fd/121"
 """The host's, which CRIU has open while it opens files (CR_PROC_FD_OFF in criu/include/servicefd.h)."""
 CRIUS = f"{CRIUS_PROC}/1/root"
+NO_PLACE = (1 << 64) - 1
+"""A file's, which CRIU then leaves alone (criu/files-reg.c)."""
 MAGIC = "which is whatever CRIU has open there"
 
 
@@ -110,7 +112,7 @@ def _files() -> Iterator[tuple[str, Case]]:
     root = opened(CRIUS, mode=DIRECTORY)
     yield "a working directory of the host", Case(both(root, in_image("fs-1", put(cwd_id=990))), MAGIC)
     yield "the host's root", Case(both(root, in_image("fs-1", put(root_id=990))), MAGIC)
-    held = opened(f"{CRIUS_PROC}/1/ns/net", mode=stat.S_IFREG | 0o444)
+    held = opened(f"{CRIUS_PROC}/1/ns/net", mode=stat.S_IFREG | 0o444, pos=NO_PLACE)
     yield "the host's network held open, by its name", Case(held, MAGIC)
     yield "a file of a process of the host", Case(opened(f"{CRIUS_PROC}/1/status", mode=stat.S_IFREG | 0o444), MAGIC)
     messages = node("./kmsg", tarfile.CHRTYPE, 1, 11)

@@ -223,6 +223,18 @@ def test_a_mount_that_is_another(run: Callable[..., Running], tmp_path: Path) ->
             mounts.check(wrong.pid, told, Path("/"), Expected.of(told))
 
 
+@pytest.mark.parametrize("options", ["size=1m", "size=64k,nr_inodes=1k", "size=0,nr_inodes=20", "nr_inodes=20"])
+def test_a_filesystem_in_memory_that_holds_more(run: Callable[..., Running], tmp_path: Path, options: str) -> None:
+    """Than 64 KiB in 20 files."""
+    asked = ["size=65000", "nr_inodes=20"]
+    mount = {"destination": str(tmp_path), "source": "tmpfs", "type": "tmpfs", "options": asked}
+    told = spec(capabilities=but("SYS_ADMIN"), mounts=[mount])
+    for given, because in ((",".join(asked), ""), (options, f"at '{tmp_path}' instead of (65000|20)$")):
+        container = run(f"libc.mount(b'x', {os.fsencode(tmp_path)!r}, b'tmpfs', 0, {given.encode()!r})")
+        with pytest.raises(IntegrityError, match=because) if because else contextlib.nullcontext():
+            mounts.check(container.pid, told, Path("/"), Expected.of(told))
+
+
 @pytest.mark.parametrize(
     ("before", "because"),
     [
