@@ -6,6 +6,7 @@ Source: runtime-spec, config.md and config-linux.md.
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -17,6 +18,8 @@ from ocickpt.trust.capabilities import capability_mask
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
 """What takes something away from a mount, as mount(2) has it."""
 _OPTIONS = {"ro": RDONLY, "nosuid": NOSUID, "nodev": NODEV, "noexec": NOEXEC}
+_SIZE = re.compile(r"(\d{1,15})([kmgKMG]?)", re.ASCII)
+_SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30}
 _SHARES = frozenset({"shared", "rshared", "slave", "rslave"})
 _FREE_DEVICES = frozenset(("c", *each) for each in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)))
 """null, zero, full, random, urandom, tty, console, ptmx (config-linux.md, "Default Devices")."""
@@ -136,6 +139,12 @@ def path(text: str) -> str:
     if not text.startswith("/"):
         raise IntegrityError(f"the OCI specification has {text[:100]!r} where a path from the root has to be")
     return posixpath.normpath(f"/{text.lstrip('/')}")
+
+
+def number(value: str) -> int | None:
+    """A number of bytes or inodes (tmpfs(5)); None for what is none, and for a part of the memory."""
+    found = _SIZE.fullmatch(value)
+    return int(found[1]) << _SHIFTS[found[2].lower()] if found else None
 
 
 def _device(found: oci.Device) -> tuple[str, int, int]:

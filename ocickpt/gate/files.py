@@ -18,6 +18,7 @@ from typing import Final
 
 from ocickpt.engine import host
 from ocickpt.errors import IntegrityError
+from ocickpt.gate import reach
 from ocickpt.gate.expected import Expected
 from ocickpt.gate.images import FILESYSTEMS, Images, Message, text
 from ocickpt.model import FileType
@@ -44,8 +45,6 @@ _FAMILIES: Final = (_INET, 10)
 """AF_INET, AF_INET6."""
 _UNIX_OUTSIDE: Final = 0b1001
 """USK_EXTERN and USK_INHERIT (criu/sk-unix.c)."""
-_OPEN_PROTOCOLS: Final = (0, 7, 15, 16)
-"""NETLINK_ROUTE, SELINUX, KOBJECT_UEVENT, GENERIC: everybody may listen to these (NL_CFG_F_NONROOT_RECV)."""
 _TERMINALS: Final = (1, 2, 4, 5)
 """PTY, CONSOLE, CTTY, EXT_TTY; not the host's virtual and serial ones."""
 _NAMESPACE_FIELDS: Final = (
@@ -145,7 +144,7 @@ def _file(file: Message, expected: Expected, mounts: Mapping[int, Message], name
         return _internet(file.isk, expected, namespaces)
     if file.HasField("usk"):
         return _local(file.usk, expected, mounts, namespaces)
-    if file.nlsk.groups and file.nlsk.protocol not in _OPEN_PROTOCOLS and not expected.may("NET_ADMIN"):
+    if file.nlsk.groups and file.nlsk.protocol not in reach.OPEN_PROTOCOLS and not expected.may("NET_ADMIN"):
         return f"listens to the netlink protocol {file.nlsk.protocol}, which takes CAP_NET_ADMIN"
     for socket in (file.nlsk, file.psk):
         if socket.ns_id and socket.ns_id not in namespaces:

@@ -16,7 +16,7 @@ from typing import Final
 
 from ocickpt.engine import host
 from ocickpt.errors import IntegrityError, UnsupportedError
-from ocickpt.gate.expected import RDONLY, Expected, Mount
+from ocickpt.gate.expected import RDONLY, Expected, Mount, number
 from ocickpt.gate.images import Message, text
 
 _PROC, _SYSFS, _TMPFS, _DEVPTS, _CGROUP, _MQUEUE, _CGROUP2 = 1, 2, 5, 6, 12, 14, 23
@@ -47,8 +47,6 @@ _WORDS: Final = {
 _LABELS: Final = ("context", "fscontext", "defcontext", "rootcontext")
 _LIMITS: Final = ("size", "nr_inodes")
 _HIDING: Final = ("hidepid", "subset")
-_SIZE: Final = re.compile(r"(\d{1,15})([kmgKMG]?)", re.ASCII)
-_SHIFTS: Final = {"": 0, "k": 10, "m": 20, "g": 30}
 _CONSOLE: Final = "/dev/console"
 _NULL, _EMPTY_DIRECTORY = "/dev/null", "/.empty-directory"
 """What masks a file, and a directory under crun."""
@@ -232,7 +230,7 @@ def _check_options(what: str, mount: Message, wanted: Mount | None, expected: Ex
             raise IntegrityError(f"{what} has the option {word[:100]!r}, which no container's has")
         given[name] = value
     for name in _LIMITS if wanted else ():
-        most, asked = _number(given.get(name, "")), _number(wanted.options.get(name, "")) if wanted else None
+        most, asked = number(given.get(name, "")), number(wanted.options.get(name, "")) if wanted else None
         if asked is not None and (most is None or most > asked):
             raise IntegrityError(f"{what} has {name}={given.get(name, '')}, its container {name}={asked}")
     for name in _HIDING:
@@ -247,12 +245,6 @@ def _check_hierarchy(what: str, words: list[str]) -> None:
     names = [word for word in words if word != "xattr" and not word.startswith("release_agent=")]
     if not names or not there.issuperset(names):
         raise IntegrityError(f"{what} is of a cgroup hierarchy that this host has not: {','.join(words)[:100]!r}")
-
-
-def _number(value: str) -> int | None:
-    """A number of bytes or inodes (tmpfs(5)); None for what is none, and for a part of the memory."""
-    found = _SIZE.fullmatch(value)
-    return int(found[1]) << _SHIFTS[found[2].lower()] if found else None
 
 
 def _check_wanted(what: str, mount: Message, wanted: Mount, named: str) -> None:

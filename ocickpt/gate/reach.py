@@ -18,6 +18,10 @@ from ocickpt.engine.threads import LIMITS, Credentials
 from ocickpt.gate.expected import Expected
 from ocickpt.trust.capabilities import capability_names
 
+OPEN_PROTOCOLS: Final = (0, 7, 15, 16)
+"""NETLINK_ROUTE, SELINUX, KOBJECT_UEVENT, GENERIC: everybody may listen to these (NL_CFG_F_NONROOT_RECV)."""
+MOST_BUFFER: Final = 1 << 28
+"""The kernel lets a connection grow to tcp_rmem and tcp_wmem of its host: this is beyond what they are anywhere."""
 _USUAL_POLICIES: Final = (0, 3, 5)
 """SCHED_OTHER, SCHED_BATCH, SCHED_IDLE (sched(7))."""
 _RESET_ON_FORK: Final = 1 << 30

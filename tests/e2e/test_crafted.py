@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from tests.e2e.conftest import LONG, Host
+from tests.hostile import kernel
 from tests.hostile.case import OPTIONS, command
 from tests.hostile.cases import CASES
 from tests.hostile.run import REPOSITORY, WAYS
@@ -48,16 +49,29 @@ def goods(hosts: tuple[Host, Host], runtime: str) -> Iterator[str]:
     a.run("rm", "-r", directory)
 
 
-def test_nothing_of_them_runs(hosts: tuple[Host, Host], goods: str, runtime: str) -> None:
-    _, b = hosts
-    turn = ("runc", "crun").index(runtime)
-    arguments = [runtime, goods, ",".join(WAYS), "all" if LONG else f"{turn}/2"]
+def played(host: Host, runtime: str, goods: str, ways: Sequence[str], *more: str) -> int:
+    """How many cases ended as they should; all must."""
     program = 'cd /usr/src/ocickpt && PYTHONDONTWRITEBYTECODE=1 exec python3 -m tests.hostile.run "$@"'
-    done = subprocess.run(
-        b.argv("sh", "-c", program, "run", *arguments), check=False, capture_output=True, text=True, timeout=HOUR
-    )
+    argv = host.argv("sh", "-c", program, "run", runtime, goods, ",".join(ways), *more)
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=HOUR)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines, done.stderr
     *problems, last = lines
     assert problems == [], done.stderr
-    assert last["played"] == (len(CASES) * len(WAYS) if LONG else len([*CASES][turn::2])), done.stderr
+    assert "played" in last, done.stderr
+    return int(last["played"])
+
+
+def test_nothing_of_them_runs(hosts: tuple[Host, Host], goods: str, runtime: str) -> None:
+    turn = ("runc", "crun").index(runtime)
+    found = played(hosts[1], runtime, goods, WAYS, "all" if LONG else f"{turn}/2")
+    assert found == (len(CASES) * len(WAYS) if LONG else len([*CASES][turn::2]))
+
+
+def test_the_kernel_alone_shows_them(hosts: tuple[Host, Host], goods: str, runtime: str) -> None:
+    """Where nobody looks at CRIU's images: they are restored, stand still, and never run. Of `test_in_process` it is
+    the other half, where nobody asks the kernel."""
+    turn, ways = ("runc", "crun").index(runtime), ("restore", "lazy", "start")
+    found = played(hosts[1], runtime, goods, ways, "all" if LONG else f"{turn}/8", "kernel")
+    cases = [*kernel.of(runtime)]
+    assert found == (len(cases) * len(ways) if LONG else len(cases[turn::8]))

@@ -11,7 +11,7 @@ OPTIONS = {
     PLAIN: (),
     ASKING: (),
     VOLUME: ("--volume", "held:/data:ro"),
-    USER: ("--user", "33:33", "--security-opt", "no-new-privileges"),
+    USER: ("--user", "33:33", "--security-opt", "no-new-privileges", "--ulimit", "nofile=256:256"),
 }
 """How the good containers are made."""
 ASK = """
@@ -50,4 +50,5 @@ class Case:
     """What is said where the new container's own specification is what counts, if it is something else."""
     container: str = PLAIN
     inside: str = ""
-    """What `LOOK` prints inside, once it is restored."""
+    """What `look` prints inside, once it is restored."""
+    look: str = LOOK

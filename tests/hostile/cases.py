@@ -65,6 +65,7 @@ from tests.hostile.changing import (
     writable,
 )
 from tests.hostile.field_cases import field_cases
+from tests.hostile.kernel_cases import kernel_cases
 
 HOOKS = {
     each: [{"path": "/bin/touch", "args": ["touch", MARK]}]
@@ -509,4 +510,4 @@ def _cases() -> Iterator[tuple[str, Case]]:
     )
 
 
-CASES = {**dict(_cases()), **dict(field_cases())}
+CASES = {**dict(_cases()), **dict(field_cases()), **dict(kernel_cases())}

@@ -379,14 +379,14 @@ def _mount_at(members: Members, place: str) -> int:
     return next(int(each["mnt_id"]) for each in found if each["mountpoint"] == place)
 
 
-def opened(name: str, mode: int = READ_ONLY_BITS, place: str = "/") -> Change:
+def opened(name: str, mode: int = READ_ONLY_BITS, place: str = "/", pos: int = 0) -> Change:
     """One more file of the root filesystem that is open to be read."""
-    return lambda members: file("REG", "reg", flags=0, pos=0, name=name, mnt_id=_mount_at(members, place), mode=mode)(
+    return lambda members: file("REG", "reg", flags=0, pos=pos, name=name, mnt_id=_mount_at(members, place), mode=mode)(
         members
     )
 
 
-def _brought(*members_of_it: tuple[tarfile.TarInfo, bytes]) -> Change:
+def brought(*members_of_it: tuple[tarfile.TarInfo, bytes]) -> Change:
     def changed(members: Members) -> None:
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w") as tar:
@@ -400,11 +400,11 @@ def _brought(*members_of_it: tuple[tarfile.TarInfo, bytes]) -> Change:
 
 def behind(change: Change) -> Change:
     """With a symlink /way in the root filesystem, to a descriptor that CRIU has while it opens files."""
-    return both(_brought((info("way", tarfile.SYMTYPE, linkname="/proc/self/fd/5"), b"")), change)
+    return both(brought((info("way", tarfile.SYMTYPE, linkname="/proc/self/fd/5"), b"")), change)
 
 
 def secret(members: Members) -> None:
-    both(_brought((info("secret", mode=0o600), b"x")), opened("/secret", stat.S_IFREG | 0o600))(members)
+    both(brought((info("secret", mode=0o600), b"x")), opened("/secret", stat.S_IFREG | 0o600))(members)
 
 
 def _first(found: list[Json]) -> Json:

@@ -3,12 +3,13 @@
 DIRECTORY holds good archives, one for each container of `cases.OPTIONS`. Prints a line of JSON for each case and way
 that did not end as it should, and at last one with the number of those that were played.
 
-With `kernel` nobody looks at CRIU's images before CRIU reads them, and those cases are played of which the kernel must
-have something to say (`kernel.SAYS`).
+With `kernel` nobody looks at CRIU's images before CRIU reads them, and those cases are played that the kernel shows to
+be what they are (`kernel.SAYS`).
 """
 
 from __future__ import annotations
 
+import compileall
 import io
 import json
 import os
@@ -23,16 +24,36 @@ from pathlib import Path
 import ocickpt
 from ocickpt import push
 from ocickpt.errors import OcickptError
-from tests.hostile.case import LOOK, OPTIONS, Case, command
+from tests.hostile import kernel
+from tests.hostile.case import OPTIONS, Case, command
 from tests.hostile.cases import CASES
 from tests.hostile.changing import MARK, Members
-from tests.hostile.kernel import SAYS
 
 WAYS = ("restore", "lazy", "start", "without")
 """`restore`, `restore --lazy`, restore instead of start, and `restore` without the launcher."""
 REPOSITORY = "registry:5000/hostile"
 OCICKPT = (sys.executable, "-P", "-m", "ocickpt")
 _ENDING = 5.0
+_BLIND = {
+    "verification": """
+
+def verify(*_: object) -> dict[str, bytes]:
+    return {}
+
+
+def filters(_: object) -> dict[int, int]:
+    return {}
+""",
+    "places": """
+
+def check_placed(*_: object) -> None:
+    pass
+
+
+check_packed = check_placed
+""",
+}
+"""What replaces those parts of the gate that read CRIU's images."""
 
 
 def run(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -71,8 +92,10 @@ def blind(directory: Path) -> Path:
     package = directory / "blind" / "ocickpt"
     shutil.rmtree(package.parent, ignore_errors=True)
     shutil.copytree(Path(ocickpt.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (package / "gate" / "verification.py").open("a") as file:
-        file.write("\n\ndef verify(*_: object) -> dict[str, bytes]:\n    return {}\n")
+    for module, code in _BLIND.items():
+        with (package / "gate" / f"{module}.py").open("a") as file:
+            file.write(code)
+    compileall.compile_dir(package, quiet=1)
     return package.parent
 
 
@@ -89,10 +112,9 @@ def traces() -> str:
     return run("sh", "-c", f"( {script} ) 2>/dev/null").stdout.strip()
 
 
-def play(case: Case, reference: str, way: str, runtime: str, said: str | None = None) -> str:
+def play(case: Case, reference: str, way: str, runtime: str) -> str:
     """What is wrong with how it ended; nothing if it ended well."""
-    if said is None:
-        said = case.on_start if way == "start" and case.on_start is not None else case.said
+    said = case.on_start if way == "start" and case.on_start is not None else case.said
     if reference.startswith("!"):
         return "" if case.said and case.said in reference else f"pushed: {reference}"
     if way == "start":
@@ -112,7 +134,7 @@ def play(case: Case, reference: str, way: str, runtime: str, said: str | None = 
         problem = f"harmless, and not restored: {done.stderr.strip()[-600:]}"
     elif not said and case.inside:
         container = run("podman", "ps", "--quiet").stdout.strip()
-        seen = run("podman", "exec", container, "timeout", "20", "sh", "-c", LOOK)
+        seen = run("podman", "exec", container, "timeout", "20", "sh", "-c", case.look)
         if seen.stdout.strip() != case.inside:
             problem = f"inside it is {seen.stdout.strip()!r} instead of {case.inside!r}: {seen.stderr.strip()[-600:]}"
     if ran or way == "start":
@@ -140,16 +162,17 @@ def main(runtime: str, directory: Path, ways: list[str], part: str = "all", witn
     )
     if witness:
         os.environ["PYTHONPATH"] = str(blind(directory))
-    played, plan = 0, chosen([*(SAYS if witness else CASES)], ways, part)
+    cases = kernel.of(runtime) if witness else CASES
+    played, plan = 0, chosen([*cases], ways, part)
     try:
         made = {
-            name: crafted(CASES[name], goods[CASES[name].container], directory / "evil.tar")
+            name: crafted(cases[name], goods[cases[name].container], directory / "evil.tar")
             for name in dict.fromkeys(name for names in plan.values() for name in names)
         }
         for way, names in plan.items():
             run(*OCICKPT, "setup", *(["--undo"] if way == "without" else []))
             for name in names:
-                problem = play(CASES[name], made[name], way, runtime, SAYS[name] if witness else None)
+                problem = play(cases[name], made[name], way, runtime)
                 played += 1
                 if problem:
                     print(json.dumps({"case": name, "way": way, "runtime": runtime, "problem": problem}), flush=True)

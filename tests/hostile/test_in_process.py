@@ -1,6 +1,8 @@
 """Every crafted checkpoint against everything that is looked at before a restore, in one process: `pull -o` does that.
 
-The good ones that they are made of are of this host's own podman, runc and crun.
+Nothing is restored, and the kernel is asked nothing: this alone catches them. What the kernel alone shows of them is
+played by `run` (tests/e2e/test_crafted.py). The good ones that they are made of are of this host's own podman, runc
+and crun.
 """
 
 from __future__ import annotations

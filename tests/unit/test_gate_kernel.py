@@ -103,7 +103,9 @@ def refused(container: Running, told: oci.Bundle, *, because: str) -> None:
 
 
 def test_a_process_that_is_what_it_should_be(run: Callable[..., Running]) -> None:
-    look(run("held = socket.socket(), open('/etc/passwd'), open('/dev/null'), os.pipe(), os.memfd_create('x')"), spec())
+    held = "socket.socket(), open('/etc/passwd'), open('/dev/null'), os.pipe(), os.memfd_create('x')"
+    mapped = "mmap.mmap(-1, 4096), mmap.mmap(os.open('/dev/zero', os.O_RDWR), 4096, access=mmap.ACCESS_COPY)"
+    look(run(f"import mmap; held = {held}, {mapped}"), spec())
 
 
 @pytest.mark.parametrize("kind", ["network", "ipc", "uts", "mount"])
@@ -221,6 +223,18 @@ def test_a_mount_that_is_another(run: Callable[..., Running], tmp_path: Path) ->
             mounts.check(wrong.pid, told, Path("/"), Expected.of(told))
 
 
+@pytest.mark.parametrize("options", ["size=1m", "size=64k,nr_inodes=1k", "size=0,nr_inodes=20", "nr_inodes=20"])
+def test_a_filesystem_in_memory_that_holds_more(run: Callable[..., Running], tmp_path: Path, options: str) -> None:
+    """Than 64 KiB in 20 files."""
+    asked = ["size=65000", "nr_inodes=20"]
+    mount = {"destination": str(tmp_path), "source": "tmpfs", "type": "tmpfs", "options": asked}
+    told = spec(capabilities=but("SYS_ADMIN"), mounts=[mount])
+    for given, because in ((",".join(asked), ""), (options, f"at '{tmp_path}' instead of (65000|20)$")):
+        container = run(f"libc.mount(b'x', {os.fsencode(tmp_path)!r}, b'tmpfs', 0, {given.encode()!r})")
+        with pytest.raises(IntegrityError, match=because) if because else contextlib.nullcontext():
+            mounts.check(container.pid, told, Path("/"), Expected.of(told))
+
+
 @pytest.mark.parametrize(
     ("before", "because"),
     [
@@ -242,6 +256,38 @@ def test_what_it_has_open_of_the_host(run: Callable[..., Running], before: str, 
         descriptors.check(container, freezer.tree(container.pid), Expected.of(told))
 
 
+def mapping(path: Path, *places: tuple[str, str]) -> str:
+    """The code that maps a file as it is found below each of these places, and closes it; a later one lies lower."""
+    maps = (
+        f"held += [mmap.mmap(os.open({place + str(path)!r}, os.O_RDWR), 1, access=mmap.ACCESS_{access})]"
+        for place, access in places
+    )
+    return "\n".join(("import mmap; held = []", *maps, "os.closerange(3, 99)"))
+
+
+@pytest.mark.parametrize("access", ["READ", "WRITE", "COPY"])
+def test_what_it_has_mapped_of_the_host(run: Callable[..., Running], tmp_path: Path, access: str) -> None:
+    """The same file is its own on a mount of its own."""
+    path, told = tmp_path / "file", spec(capabilities=but("SYS_ADMIN"))
+    path.write_bytes(b"x")
+    own, hosts = ("", access), (f"/proc/{os.getpid()}/root", access)
+    container = run(mapping(path, own))
+    descriptors.check(container, freezer.tree(container.pid), Expected.of(told))
+    for places in ([hosts], [own, hosts], [hosts, ("", "COPY")] if access != "COPY" else [hosts]):
+        container = run(mapping(path, *places))
+        with pytest.raises(IntegrityError, match=f"has '{path}' of this host open"):
+            descriptors.check(container, freezer.tree(container.pid), Expected.of(told))
+
+
+@pytest.mark.parametrize("option", ["socket.SO_MARK, 7", "socket.SO_PRIORITY, 7", "32, 1 << 29"])
+def test_a_socket_whose_packets_are_special(run: Callable[..., Running], option: str) -> None:
+    container = run(f"held = socket.socket(); held.setsockopt(1, {option})")
+    tree = freezer.tree(container.pid)
+    descriptors.check(container, tree, Expected.of(spec(capabilities=but("NET_RAW"))))
+    with pytest.raises(IntegrityError, match="which takes CAP_NET_ADMIN"):
+        descriptors.check(container, tree, Expected.of(spec(capabilities=but("NET_RAW", "NET_ADMIN"))))
+
+
 def test_packet_sockets(run: Callable[..., Running]) -> None:
     container = run("held = socket.socket(17, 3, 0)")
     tree = freezer.tree(container.pid)
@@ -249,6 +295,15 @@ def test_packet_sockets(run: Callable[..., Running]) -> None:
     told = spec(capabilities=but("NET_RAW"))
     with pytest.raises(IntegrityError, match="takes CAP_NET_RAW"):
         descriptors.check(container, tree, Expected.of(told))
+
+
+def test_netlink_sockets_that_listen(run: Callable[..., Running]) -> None:
+    """Everybody may to the routes, nobody who has not CAP_NET_ADMIN to the firewall."""
+    told = spec(capabilities=but("NET_ADMIN"))
+    for protocol, groups, said in ((0, 1, ""), (12, 0, ""), (12, 1, "takes CAP_NET_ADMIN")):
+        container = run(f"held = socket.socket(16, 3, {protocol}); held.bind((0, {groups}))")
+        with pytest.raises(IntegrityError, match=said) if said else contextlib.nullcontext():
+            descriptors.check(container, freezer.tree(container.pid), Expected.of(told))
 
 
 def test_a_thread_as_the_kernel_has_it() -> None:

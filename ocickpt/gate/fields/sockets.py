@@ -22,10 +22,10 @@ from ocickpt.gate.fields.cells import (
     text,
 )
 from ocickpt.gate.fields.files import NAMES
+from ocickpt.gate.reach import MOST_BUFFER
 
-_BUFFER: Final = limited(range((1 << 28) + 1), takes=("NET_ADMIN",))
-"""CRIU sets it with SO_SNDBUFFORCE. The kernel lets a connection grow to tcp_rmem and tcp_wmem of its host: this is
-beyond what they are anywhere."""
+_BUFFER: Final = limited(range(MOST_BUFFER + 1), takes=("NET_ADMIN",))
+"""CRIU sets it with SO_SNDBUFFORCE."""
 _SECONDS: Final = limited(range(1 << 63))
 _INTERNET: Final = held("files._internet")
 _LOCAL: Final = held("files._local")

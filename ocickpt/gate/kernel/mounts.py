@@ -8,6 +8,7 @@ libcontainer/rootfs_linux.go (maskPaths, readonlyPath, setupConsole), crun src/l
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,7 @@ from ocickpt.engine import freezer, mountinfo
 from ocickpt.engine.files import openat2
 from ocickpt.engine.mountinfo import Mount
 from ocickpt.errors import IntegrityError
-from ocickpt.gate.expected import Expected
+from ocickpt.gate.expected import Expected, number
 
 _KINDS = {"ramfs": "tmpfs", "cgroup": "cgroup2"}
 """A filesystem by another name than the specification's."""
@@ -84,10 +85,27 @@ class _Found:
             right = False
         if right:
             self._explained.add(number)
+            self._check_size(wanted)
             if wanted.is_bind and "rbind" in wanted.options and there:
                 self._whole.append((there.point, Path(wanted.source)))
         elif not self._free:
             raise IntegrityError(f"the restored container lacks its {wanted.type or 'bind'} mount at {where[:200]!r}")
+
+    def _check_size(self, wanted: oci.Mount) -> None:
+        """A filesystem in memory holds no more than is asked for (tmpfs(5)), in whole pages; 0 is no limit."""
+        if wanted.type != "tmpfs" or self._free:
+            return
+        handle = openat2.openat2(self._root, wanted.destination, os.O_PATH, resolve=openat2.RESOLVE_IN_ROOT)
+        try:
+            there = os.fstatvfs(handle)
+        finally:
+            os.close(handle)
+        options = dict(option.partition("=")[::2] for option in wanted.options)
+        limits = ("size", there.f_blocks * there.f_frsize, mmap.PAGESIZE), ("nr_inodes", there.f_files, 1)
+        for name, found, step in limits:
+            asked, where = number(options.get(name, "")), wanted.destination[:200]
+            if asked and not 0 < found < asked + step:
+                raise IntegrityError(f"the restored container has {name}={found} at {where!r} instead of {asked}")
 
     def _is(self, there: Mount, wanted: oci.Mount) -> bool:
         seen = _identity(self._root, wanted.destination)
