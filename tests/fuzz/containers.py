@@ -94,7 +94,7 @@ def changed(choices: Choices, text: bytes) -> bytes:
         elif way == 3 and isinstance(holder, dict):
             holder[choices.pick((str(key).swapcase(), f"{key}x", str(choices.pick(_VALUES))))] = holder.pop(key)
         else:
-            holder[key] = choices.pick(_VALUES)
+            holder[key] = copy.deepcopy(choices.pick(_VALUES))
     return _json(value)
 
 
