@@ -245,6 +245,21 @@ def test_a_mount_that_is_covered(run: Callable[..., Running], tmp_path: Path) ->
         mounts.check(container.pid, told, Path("/"), Expected.of(told))
 
 
+def test_what_is_mounted_below_a_directory_that_comes_whole(run: Callable[..., Running], tmp_path: Path) -> None:
+    """That of the host, or CRIU's copy of a tmpfs; not another directory."""
+    source, place, inner = tmp_path / "source", tmp_path / "place", tmp_path / "place" / "in"
+    (source / "in").mkdir(parents=True)
+    place.mkdir()
+    whole = bind(place, source) | {"options": ["rbind"]}
+    told = spec(capabilities=but("SYS_ADMIN"), mounts=[whole])
+    first = f"libc.mount({os.fsencode(source)!r}, {os.fsencode(place)!r}, None, 4096, None)"
+    copy = run(f"{first}; libc.mount(b'x', {os.fsencode(inner)!r}, b'tmpfs', 0, None)")
+    mounts.check(copy.pid, told, Path("/"), Expected.of(told))
+    other = run(f"{first}; libc.mount({os.fsencode(tmp_path)!r}, {os.fsencode(inner)!r}, None, 4096, None)")
+    with pytest.raises(IntegrityError, match="that is none of its"):
+        mounts.check(other.pid, told, Path("/"), Expected.of(told))
+
+
 def test_a_filesystem_of_the_hosts_network(run: Callable[..., Running], tmp_path: Path) -> None:
     """sysfs shows the network that it was mounted in."""
     told = spec(
