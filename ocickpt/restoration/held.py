@@ -10,6 +10,7 @@ Standard library only: the shim loads this.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,12 @@ class Held:
         What `look` raises is raised, RefusedError where nobody could look, OSError where they could not be frozen;
         then, and when the runtime fails, none of them is left.
         """
-        return calling.call(argv, environment, {self._still.fileno(): self._stand}, self._good)
+        try:
+            return calling.call(argv, environment, {self._still.fileno(): self._stand}, self._good)
+        finally:
+            if self._first and self._place:
+                with contextlib.suppress(OSError):  # the runtime has removed it, or somebody is still in it
+                    freezer.apart().rmdir()
 
     def go(self) -> None:
         """Let them run."""
@@ -70,7 +76,7 @@ class Held:
     @staticmethod
     def _hold_all(tree: list[int]) -> None:
         """RefusedError where CRIU holds others than those, whose parent has ended: nobody would look at them."""
-        strays = [pid for pid in set(freezer.tree(os.getpid())) - set(tree) if freezer.is_traced(pid)]
+        strays = [pid for pid in set(freezer.tree(os.getpid())) - set(tree) if freezer.tracer(pid)]
         if strays:
             freezer.kill(strays)
             raise RefusedError(f"CRIU has restored process {min(strays)} outside of its container's tree")
