@@ -55,16 +55,20 @@ def tree(first: int) -> list[int]:
 def freeze(pids: Iterable[int], place: Path) -> None:
     """Have the processes `pids`, which do not change meanwhile, stand still in the cgroup `place`, alone.
 
-    It is made if it is not there; whoever else is in it goes to the caller's own. OSError when that is impossible.
+    It is made if it is not there. Who holds them by ptrace goes to the caller's own cgroup, and what that has started;
+    whoever else is in it to an `apart` one below that. OSError when that is impossible.
     """
     place.mkdir(parents=True, exist_ok=True)
     wanted, own = set(pids), HIERARCHY / _cgroup_of(os.getpid()).lstrip("/")
     for pid in wanted:
         if not is_in(pid, place):
             (place / "cgroup.procs").write_text(str(pid), "ascii")
+    holders = {tracer(pid) for pid in wanted}
     for pid in set(_members(place)) - wanted:
+        home = own if holders & {pid, _parent(pid), _parent(_parent(pid))} else apart(own)
+        home.mkdir(exist_ok=True)
         with contextlib.suppress(ProcessLookupError):
-            (own / "cgroup.procs").write_text(str(pid), "ascii")
+            (home / "cgroup.procs").write_text(str(pid), "ascii")
     (place / "cgroup.freeze").write_text("1", "ascii")
     end = time.monotonic() + _PATIENCE
     while "frozen 1" not in (place / "cgroup.events").read_text("ascii"):
@@ -78,12 +82,30 @@ def is_in(pid: int, place: Path) -> bool:
     return (HIERARCHY / _cgroup_of(pid).lstrip("/")).is_relative_to(place)
 
 
-def is_traced(pid: int) -> bool:
-    """Whether somebody holds a process by ptrace(2)."""
+def apart(own: Path | None = None) -> Path:
+    """A cgroup below the caller's `own`, for who is none of the frozen and none of the caller's.
+
+    Under systemd crun has a process in the container's cgroup that, once CRIU has restored, goes to the cgroup above
+    its own, wherever that is by then, and kills who is left in that (src/libcrun/container.c, restore_proxy_process).
+    """
+    return (own or HIERARCHY / _cgroup_of(os.getpid()).lstrip("/")) / f"ocickpt-{os.getpid()}"
+
+
+def tracer(pid: int) -> int:
+    """Who holds a process by ptrace(2); 0 without."""
+    return _status(pid, b"TracerPid")
+
+
+def _parent(pid: int) -> int:
+    return _status(pid, b"PPid")
+
+
+def _status(pid: int, name: bytes) -> int:
     try:
-        return b"\nTracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_bytes()
+        text = Path(f"/proc/{pid}/status").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return 0
+    return int(text.partition(b"\n" + name + b":\t")[2].partition(b"\n")[0])
 
 
 def thaw(place: Path) -> None:

@@ -10,6 +10,7 @@ Standard library only: the shim loads this.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,9 @@ class Held:
         finally:
             if status:
                 self.leave()
+            if self._first and self._place:
+                with contextlib.suppress(OSError):  # the runtime has removed it, or somebody is still in it
+                    freezer.apart().rmdir()
         if self._failure:
             raise self._failure
         return status
@@ -86,7 +90,7 @@ class Held:
     @staticmethod
     def _hold_all(tree: list[int]) -> None:
         """RefusedError where CRIU holds others than those, whose parent has ended: nobody would look at them."""
-        strays = [pid for pid in set(freezer.tree(os.getpid())) - set(tree) if freezer.is_traced(pid)]
+        strays = [pid for pid in set(freezer.tree(os.getpid())) - set(tree) if freezer.tracer(pid)]
         if strays:
             freezer.kill(strays)
             raise RefusedError(f"CRIU has restored process {min(strays)} outside of its container's tree")

@@ -142,13 +142,16 @@ class Sequence:
         self._way, self._saved, self._pool = way, saved, pool
         self._filters: dict[int, int] = {}
         """How many seccomp filters each thread has to have."""
+        self._frozen = False
+        """Whether what was restored stands still when the runtime has ended, and knows the container."""
 
     def restore(self) -> Running:
         """The container, running; when that fails, nothing of it is left."""
         self._way.check(self._saved)
         with self._way.begun(self._saved):
             container = self._way.run(self)
-            confinement.confine_exec(container)
+            if not self._frozen:
+                confinement.confine_exec(container)
         self._way.let_go(container)
         return container
 
@@ -195,8 +198,12 @@ class Sequence:
             self._way.follow.wait()
         options = (*standstill.make(hold), *more.criu)
         environment = criu.configure(self._way.work / _CONFIGURATION, target.criu_configuration, options)
-        return Ready(more.arguments, environment, hold, freezer.place_of(target.spec.linux.cgroups_path))
+        cgroup = freezer.place_of(target.spec.linux.cgroups_path)
+        self._frozen = cgroup is not None
+        return Ready(more.arguments, environment, hold, cgroup)
 
     def verify(self, container: Running) -> None:
         """Hold what was restored, and stands still, against what it may be. IntegrityError."""
         confinement.verify(container, verification.mountpoints(self._saved.rebuilder), self._filters)
+        if self._frozen:
+            confinement.confine_exec(container)

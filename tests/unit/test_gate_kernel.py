@@ -235,6 +235,82 @@ def test_a_filesystem_in_memory_that_holds_more(run: Callable[..., Running], tmp
             mounts.check(container.pid, told, Path("/"), Expected.of(told))
 
 
+def test_a_mount_around_the_one_that_was_asked_for(run: Callable[..., Running], tmp_path: Path) -> None:
+    """What is seen at the point is right, and beside it lies all of its parent."""
+    source, place = tmp_path / "all" / "source", tmp_path / "place"
+    source.mkdir(parents=True)
+    (place / "source").mkdir(parents=True)
+    told = spec(capabilities=but("SYS_ADMIN"), mounts=[bind(place / "source", source)])
+    container = run(f"libc.mount({os.fsencode(source.parent)!r}, {os.fsencode(place)!r}, None, 4096, None)")
+    with pytest.raises(IntegrityError, match="lacks its bind mount"):
+        mounts.check(container.pid, told, Path("/"), Expected.of(told))
+
+
+def test_a_mount_that_is_covered(run: Callable[..., Running], tmp_path: Path) -> None:
+    """Nobody sees it but who has it open already."""
+    source, place = tmp_path / "source", tmp_path / "place"
+    for each in (source, place):
+        each.write_bytes(b"")
+    told = spec(capabilities=but("SYS_ADMIN"), linux={"maskedPaths": [str(place)]})
+    hide = f"libc.mount(b'/dev/null', {os.fsencode(place)!r}, None, 4096, None)"
+    mounts.check(run(hide).pid, told, Path("/"), Expected.of(told))
+    container = run(f"libc.mount({os.fsencode(source)!r}, {os.fsencode(place)!r}, None, 4096, None); {hide}")
+    with pytest.raises(IntegrityError, match=f"has a mount at '{place}' that is none of its"):
+        mounts.check(container.pid, told, Path("/"), Expected.of(told))
+
+
+def test_what_is_mounted_below_a_directory_that_comes_whole(run: Callable[..., Running], tmp_path: Path) -> None:
+    """That of the host, or CRIU's copy of a tmpfs; not another directory."""
+    source, place, inner = tmp_path / "source", tmp_path / "place", tmp_path / "place" / "in"
+    (source / "in").mkdir(parents=True)
+    place.mkdir()
+    whole = bind(place, source) | {"options": ["rbind"]}
+    told = spec(capabilities=but("SYS_ADMIN"), mounts=[whole])
+    first = f"libc.mount({os.fsencode(source)!r}, {os.fsencode(place)!r}, None, 4096, None)"
+    copy = run(f"{first}; libc.mount(b'x', {os.fsencode(inner)!r}, b'tmpfs', 0, None)")
+    mounts.check(copy.pid, told, Path("/"), Expected.of(told))
+    other = run(f"{first}; libc.mount({os.fsencode(tmp_path)!r}, {os.fsencode(inner)!r}, None, 4096, None)")
+    with pytest.raises(IntegrityError, match="that is none of its"):
+        mounts.check(other.pid, told, Path("/"), Expected.of(told))
+
+
+def test_a_filesystem_of_the_hosts_network(run: Callable[..., Running], tmp_path: Path) -> None:
+    """sysfs shows the network that it was mounted in."""
+    told = spec(
+        capabilities=but("SYS_ADMIN"), mounts=[{"destination": str(tmp_path), "source": "sysfs", "type": "sysfs"}]
+    )
+    own = run(f"libc.mount(b'sysfs', {os.fsencode(tmp_path)!r}, b'sysfs', 0, None)")
+    mounts.check(own.pid, told, Path("/"), Expected.of(told))
+    hosts = run(f"libc.mount(b'/sys', {os.fsencode(tmp_path)!r}, None, 4096, None)")
+    with pytest.raises(IntegrityError, match="lacks its sysfs mount"):
+        mounts.check(hosts.pid, told, Path("/"), Expected.of(told))
+
+
+def test_names_with_what_ends_a_line_elsewhere(run: Callable[..., Running], tmp_path: Path) -> None:
+    place = tmp_path / "a\x0b\x1c\u2028b c"
+    place.mkdir()
+    container = run(f"libc.mount(b'x', {os.fsencode(place)!r}, b'tmpfs', 0, None)")
+    assert str(place) in [mount.point for mount in mountinfo.mounts(container.pid)]
+
+
+def test_a_file_that_only_another_container_sees(run: Callable[..., Running], tmp_path: Path) -> None:
+    other = run(
+        f"libc.mount(b'x', {os.fsencode(tmp_path)!r}, b'tmpfs', 0, None); open('{tmp_path}/secret', 'w').close()"
+    )
+    told = spec(capabilities=but("SYS_ADMIN"))
+    keep = "os.set_inheritable(held, True)"
+    container = run(before=f"held = os.open('/proc/{other.pid}/root{tmp_path}/secret', os.O_RDONLY); {keep}")
+    with pytest.raises(IntegrityError, match="secret' of this host open"):
+        descriptors.check(container, freezer.tree(container.pid), Expected.of(told))
+
+
+def test_a_terminal_of_the_host(run: Callable[..., Running]) -> None:
+    told, keep = spec(capabilities=but("SYS_ADMIN")), "os.set_inheritable(held, True)"
+    container = run(before=f"other, held = os.openpty(); {keep}")
+    with pytest.raises(IntegrityError, match=r"has the terminal '/dev/pts/.*' of this host open"):
+        descriptors.check(container, freezer.tree(container.pid), Expected.of(told))
+
+
 @pytest.mark.parametrize(
     ("before", "because"),
     [

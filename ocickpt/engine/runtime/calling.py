@@ -55,6 +55,10 @@ def _run(argv: Sequence[str], env: Mapping[str, str] | None, meanwhile: Mapping[
         while ended not in (ready := select.select([ended, *meanwhile], [], [])[0]):
             for each in ready:
                 meanwhile[each]()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     finally:
         os.close(ended)
     return process.wait()

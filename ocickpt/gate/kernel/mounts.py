@@ -148,7 +148,7 @@ class _Found:
         if path == _CONSOLE:
             own = any(each.device == mount.device for each in self._table.values() if each.id in self._explained)
             return own and mount.kind == "devpts" and os.major(self._at(path).st_rdev) in _TERMINALS
-        if any(self._comes_along(path, where, source) for where, source in self._whole):
+        if any(self._comes_along(mount, where, source) for where, source in self._whole):
             return True
         below_cgroups = mount.kind == "cgroup" and path.startswith("/sys/fs/cgroup/") and "ro" in mount.options
         return below_cgroups or (self._free and self._is_own(mount))
@@ -182,10 +182,13 @@ class _Found:
             if each.point == above and each.id in self._explained
         )
 
-    def _comes_along(self, path: str, where: str, source: Path) -> bool:
-        """Whether a mount below that of `source` is the one that is there on the host."""
+    def _comes_along(self, mount: Mount, where: str, source: Path) -> bool:
+        """Whether a mount below that of `source` is the one that is there on the host, or a copy of it in memory."""
+        path = mount.point
         if not path.startswith(f"{where.rstrip('/')}/"):
             return False
+        if mount.kind == "tmpfs" and mount.root == "/" and mount.device not in self._outside:
+            return True  # CRIU dumps a tmpfs whole, and makes one anew (tmpfs_dump in criu/filesystems.c)
         try:
             # Its directories may be the container's to write to: no symlink in them leads anywhere.
             with _opened(source) as below:
