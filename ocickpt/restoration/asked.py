@@ -13,6 +13,7 @@ Standard library only, and little of it: the shim loads this. `sequence` is the 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -97,8 +98,20 @@ def before_it_runs(call: list[str], verb: str, rest: list[str]) -> int:
         sys.stdout.buffer.write(_PAUSED.sub(rb"\1created", done.stdout))
         return done.returncode
     named = command_line.container(rest, verb)
+    waiting = rendezvous.CREATED / named
     what = ["resume", named] if verb == "start" else ["delete", *rest]
     status = subprocess.run([*call, *what], check=False).returncode
     if status == 0:
-        (rendezvous.CREATED / named).unlink(missing_ok=True)
+        if verb == "start":
+            _thaw(Path(waiting.read_text("utf-8")))
+        waiting.unlink(missing_ok=True)
     return status
+
+
+def _thaw(bundle: Path) -> None:
+    """Thaw the cgroup that the container of this `bundle` was frozen in: under systemd, crun's is one below it."""
+    from ocickpt.engine import freezer
+
+    spec = json.loads((bundle / "config.json").read_bytes())
+    if place := freezer.place_of(str((spec.get("linux") or {}).get("cgroupsPath") or "")):
+        freezer.thaw(place)

@@ -99,7 +99,7 @@ def test_podman_gets_a_checkpoint_that_cannot_be_published(bench: Bench) -> None
 )
 def test_what_ends_the_wait_of_a_restored_container(bench: Bench, arguments: list[str]) -> None:
     bench.created.mkdir()
-    (bench.created / ID).touch()
+    (bench.created / ID).write_text(str(bench.root / "bundle"))
     done = bench.call(*arguments, asked=False)
     assert (done.returncode, done.stderr) == (0, "")
     (call,) = bench.calls()
