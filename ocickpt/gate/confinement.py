@@ -15,7 +15,7 @@ from ocickpt.engine.container import Running
 from ocickpt.engine.runtime import table
 from ocickpt.errors import IntegrityError, NotFoundError, StorageError
 from ocickpt.gate import profile
-from ocickpt.gate.expected import Expected
+from ocickpt.gate.expected import RDONLY, Expected
 from ocickpt.gate.kernel import descriptors, mounts, tasks
 from ocickpt.model import parse_json
 
@@ -91,6 +91,9 @@ def _restrict_mounts(pid: int, expected: Expected, flags: dict[str, int]) -> Non
     wanted = {path: value & restricting for path, value in flags.items()}
     for path, mount in expected.mounts.items():
         wanted[path] = wanted.get(path, 0) | mount.flags
+    for path in expected.masked:  # one of the directories that crun masks is writable after a restore of podman's own
+        if Path(f"/proc/{pid}/root{path}").is_dir():
+            wanted[path] = wanted.get(path, 0) | RDONLY
     loose = namespaces.loose(pid, wanted)
     if loose:
         namespaces.remount(pid, loose)
