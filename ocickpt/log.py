@@ -44,11 +44,16 @@ def told(error: Exception) -> str:
 
 
 def refuse(error: Exception, log: str) -> int:
-    """Say why a container cannot be created, in the runtime's `log` too, where engines look for it; the exit status."""
+    """Say why a container cannot be created, in the runtime's `log` too, where engines look for it; the exit status.
+
+    As its first line: podman shows that, and the runtime may have said something itself (libpod/oci_conmon_common.go).
+    """
     text = told(error)
     say(text, error=True)
     if log:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        with contextlib.suppress(OSError), Path(log).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"level": "error", "msg": f"ocickpt: {text}", "time": now}) + "\n")
+        line = json.dumps({"level": "error", "msg": f"ocickpt: {text}", "time": now}) + "\n"
+        with contextlib.suppress(OSError):
+            before = Path(log).read_bytes() if Path(log).exists() else b""
+            Path(log).write_bytes(line.encode() + before)
     return 1
