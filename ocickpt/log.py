@@ -46,7 +46,7 @@ def told(error: Exception) -> str:
 def refuse(error: Exception, log: str) -> int:
     """Say why a container cannot be created, in the runtime's `log` too, where engines look for it; the exit status.
 
-    As its first line: podman shows that, and the runtime may have said something itself (libpod/oci_conmon_common.go).
+    In the place of what the runtime itself has said there: podman reads one line or none (libpod/oci_conmon_common.go).
     """
     text = told(error)
     say(text, error=True)
@@ -54,6 +54,5 @@ def refuse(error: Exception, log: str) -> int:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         line = json.dumps({"level": "error", "msg": f"ocickpt: {text}", "time": now}) + "\n"
         with contextlib.suppress(OSError):
-            before = Path(log).read_bytes() if Path(log).exists() else b""
-            Path(log).write_bytes(line.encode() + before)
+            Path(log).write_text(line, "utf-8")
     return 1
