@@ -341,8 +341,8 @@ def test_without_the_shim(unwrapped: tuple[Host, Host], start: Start, ref: str, 
     assert a.ask("web") == "2"
     a.ocickpt("checkpoint", "web", ref)
     a.run("podman", "rm", "web")
-    restored = b.ocickpt("restore", ref)
-    assert ("not set up" in restored.stderr) is not here
+    # With a launcher for this one call where there is none: nothing is slower, and nothing of it stays.
+    b.ocickpt("restore", ref)
     assert b.address("web") == address
     assert [b.ask("web"), b.ask("web")] == ["3", "4"]
     assert b.execute("web", "cat", "/data/file", "/etc/motd") == "kept\nchanged"
