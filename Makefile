@@ -3,8 +3,8 @@
 # make test-fast   the tests that need no lab, in under 90 seconds
 # make e2e TEST=test_lazy   one file of tests/e2e, in a lab that stays up; ARGS are pytest's
 # make test-long   every case and moment there is, with its seed; takes hours
-# make test-hostile   of these every crafted checkpoint, with all that restores, runc and crun; takes 40 minutes
-# make test-options   of these seventy options of `podman run`, and what is refused before it runs fifty times; takes 20 minutes
+# make test-hostile   of these every crafted checkpoint, with all that restores, runc and crun
+# make test-options   of these seventy options of `podman run`, and what is refused before it runs, fifty times
 # make test-vm   under AppArmor and SELinux, in virtual machines; takes up to 15 minutes, and as root apt
 # make fuzz MINUTES=30   every parser, or those that ARGS names, with inputs that coverage leads to; `--seed N` in ARGS
 # make demo    a container moves from one host of the lab to another, and counts on

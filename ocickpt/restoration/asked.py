@@ -114,4 +114,5 @@ def _thaw(bundle: Path) -> None:
 
     spec = json.loads((bundle / "config.json").read_bytes())
     if place := freezer.place_of(str((spec.get("linux") or {}).get("cgroupsPath") or "")):
-        freezer.thaw(place)
+        with contextlib.suppress(FileNotFoundError):  # it has ended already, and its cgroup with it
+            freezer.thaw(place)
