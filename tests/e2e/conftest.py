@@ -1,4 +1,7 @@
-"""Real podman, runc, crun, CRIU and a registry, on the lab's hosts; the lab must be up (`make test` sees to it)."""
+"""Real podman, runc, crun, CRIU and a registry, on the lab's hosts; the lab must be up (`make test` sees to it).
+
+Each process of pytest-xdist has a lab of its own, called as the one asked for and the process: `lab-gw0`, `lab-gw1`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import shlex
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,10 @@ from typing import Any
 import pytest
 
 from ocickpt.errors import PrerequisiteError
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if WORKER:
+    os.environ["OCICKPT_LAB_NAME"] = f"{os.environ.get('OCICKPT_LAB_NAME', 'lab')}-{WORKER}"
 
 LAB = Path(__file__).parents[2] / "contrib" / "lab" / "lab"
 REGISTRY = "registry:5000"
@@ -26,17 +33,32 @@ LONG = os.environ.get("OCICKPT_LONG") == "1"
 """Whether everything is to be run (`make test-long`), not a representative of each kind."""
 SEED = int(os.environ.get("OCICKPT_SEED") or (time.time_ns() % 1_000_000 if LONG else 20))
 """Of what is drawn at random; it is told at the end."""
+os.environ["OCICKPT_SEED"] = str(SEED)  # the processes of pytest-xdist must draw the same
 KILLED: list[str] = []
-"""What was killed when, a line each."""
+"""What the test that runs has killed when, a line each."""
+TOLD: list[str] = []
+"""The same of all tests, in the process that tells."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    item.user_properties += [("killed", line) for line in KILLED]
+    KILLED.clear()
+    return (yield)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        TOLD.extend(str(line) for key, line in report.user_properties if key == "killed")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if KILLED:
+    if TOLD:
         terminalreporter.section(f"killed at a moment, OCICKPT_SEED={SEED}")
-        for line in KILLED if LONG else KILLED[:3]:
+        for line in TOLD if LONG else TOLD[:3]:
             terminalreporter.write_line(line)
         if not LONG:
-            terminalreporter.write_line(f"… {len(KILLED)} in all")
+            terminalreporter.write_line(f"… {len(TOLD)} in all")
 
 
 # What a reboot leaves of a host: no process, no mount, nothing below /run.

@@ -40,8 +40,8 @@ HOST_PACKAGES = (
     *("skopeo", "docker-registry", "oras", "cosign", "apache2-utils"),
     # ocickpt, and what tests it
     *PYTHON,
-    *("python3-pytest", "python3-hypothesis", "python3-pip", "python3-setuptools", "python3-wheel", "python3-venv"),
-    "pipx",
+    *("python3-pytest", "python3-pytest-xdist", "python3-hypothesis"),
+    *("python3-pip", "python3-setuptools", "python3-wheel", "python3-venv", "pipx"),
     # what one wants at hand on a host
     *("iproute2", "procps", "psmisc", "curl", "wget", "openssh-client", "openssh-server", "busybox-static"),
     *("attr", "acl", "zstd", "util-linux", "less", "ca-certificates"),
