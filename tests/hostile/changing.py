@@ -46,6 +46,12 @@ def named(members: Members, prefix: str) -> str:
     return next(name for name in sorted(members) if name.startswith(f"checkpoint/{prefix}"))
 
 
+def in_memory(members: Members, place: str = "/dev") -> str:
+    """The image of what is in the tmpfs mounted there."""
+    mounts = load(members, named(members, "mountpoints-"))["entries"]
+    return next(f"checkpoint/tmpfs-dev-{each['root_dev']}.tar.gz.img" for each in mounts if each["mountpoint"] == place)
+
+
 def in_image(prefix: str, change: Callable[[Json], None]) -> Change:
     """Change the first message of the first such image."""
 
@@ -295,7 +301,7 @@ def behind_a_symlink(where: str, kind: str) -> Change:
         link = info("way" if where == "/" else "./way", tarfile.SYMTYPE, linkname=str(MARK.rpartition("/")[0]))
         with tarfile.open(fileobj=out, mode="w") as tar:
             tar.addfile(link)
-        members[brought or named(members, "tmpfs-dev-")] = out.getvalue() if brought else tree(link)
+        members[brought or in_memory(members, where)] = out.getvalue() if brought else tree(link)
 
     return changed
 
@@ -354,7 +360,7 @@ def node(name: str, kind: bytes, major: int, minor: int) -> tarfile.TarInfo:
 
 
 def tmpfs(*entries: tarfile.TarInfo, root: bool = True, form: int = tarfile.GNU_FORMAT) -> Change:
-    return lambda members: members.update({named(members, "tmpfs-dev-"): tree(*entries, root=root, form=form)})
+    return lambda members: members.update({in_memory(members): tree(*entries, root=root, form=form)})
 
 
 def rootfs(members: Members) -> None:

@@ -23,6 +23,7 @@ from tests.hostile.changing import (
     image,
     in_all,
     in_image,
+    in_memory,
     info,
     load,
     mount_at,
@@ -458,4 +459,4 @@ def cgroup(name: str, value: str, perms: Json | None = None, directory: Json | N
 
 
 def archive(data: bytes) -> Change:
-    return lambda members: members.update({named(members, "tmpfs-dev-"): data})
+    return lambda members: members.update({in_memory(members): data})

@@ -462,6 +462,7 @@ def test_what_stands_still_ends_with_who_holds_it(tmp_path: Path, when: str) -> 
         end = time.monotonic() + 10
         while (left := subprocess.run(living, check=False, capture_output=True).stdout) and time.monotonic() < end:
             time.sleep(0.01)
+        holder.kill()
         assert left == b"", "what is below it ends with it"
 
 
