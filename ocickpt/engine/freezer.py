@@ -12,30 +12,10 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-HIERARCHY = Path("/sys/fs/cgroup")
+from ocickpt.engine import cgroups
+
 _PATIENCE = 5.0
 _TICK = 0.0005
-
-
-def place_of(cgroups_path: str) -> Path | None:
-    """The cgroup that an OCI specification's `cgroupsPath` names on this host; None where there is none to freeze.
-
-    That is a path, or ``SLICE:PREFIX:NAME`` of systemd (runc, docs/systemd.md; crun does the same).
-    """
-    if not (HIERARCHY / "cgroup.controllers").exists() or not cgroups_path:
-        return None
-    parts = cgroups_path.split(":")
-    path = _scope(*parts) if len(parts) == 3 else cgroups_path
-    if ".." in path.split("/"):
-        return None
-    return HIERARCHY / path.lstrip("/")
-
-
-def _scope(slices: str, prefix: str, name: str) -> str:
-    """``a-b.slice`` lies in ``a.slice`` (systemd.slice(5)); without one, scopes lie in ``system.slice``."""
-    words = (slices or "system.slice").removesuffix(".slice").split("-")
-    above = ["-".join(words[: end + 1]) + ".slice" for end in range(len(words)) if words != [""]]
-    return "/".join([*above, f"{prefix}-{name}.scope" if prefix else f"{name}.scope"])
 
 
 def tree(first: int) -> list[int]:
@@ -59,7 +39,7 @@ def freeze(pids: Iterable[int], place: Path) -> None:
     whoever else is in it to an `apart` one below that. OSError when that is impossible.
     """
     place.mkdir(parents=True, exist_ok=True)
-    wanted, own = set(pids), HIERARCHY / _cgroup_of(os.getpid()).lstrip("/")
+    wanted, own = set(pids), cgroups.of(os.getpid())
     for pid in wanted:
         if not is_in(pid, place):
             (place / "cgroup.procs").write_text(str(pid), "ascii")
@@ -79,7 +59,7 @@ def freeze(pids: Iterable[int], place: Path) -> None:
 
 def is_in(pid: int, place: Path) -> bool:
     """Whether a process is in a cgroup, or in one below it."""
-    return (HIERARCHY / _cgroup_of(pid).lstrip("/")).is_relative_to(place)
+    return cgroups.of(pid).is_relative_to(place)
 
 
 def apart(own: Path | None = None) -> Path:
@@ -88,7 +68,7 @@ def apart(own: Path | None = None) -> Path:
     Under systemd crun has a process in the container's cgroup that, once CRIU has restored, goes to the cgroup above
     its own, wherever that is by then, and kills who is left in that (src/libcrun/container.c, restore_proxy_process).
     """
-    return (own or HIERARCHY / _cgroup_of(os.getpid()).lstrip("/")) / f"ocickpt-{os.getpid()}"
+    return (own or cgroups.of(os.getpid())) / f"ocickpt-{os.getpid()}"
 
 
 def tracer(pid: int) -> int:
@@ -124,12 +104,6 @@ def _members(place: Path) -> Iterator[int]:
     """Whoever is in a cgroup or below it."""
     for path in place.rglob("cgroup.procs"):
         yield from map(int, path.read_text("ascii").split())
-
-
-def _cgroup_of(pid: int) -> str:
-    """The cgroup of a process; empty when it has none in this hierarchy."""
-    lines = Path(f"/proc/{pid}/cgroup").read_text("utf-8", "surrogateescape").split("\n")
-    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")
 
 
 def _is_zombie(pid: int) -> bool:

@@ -110,9 +110,9 @@ def before_it_runs(call: list[str], verb: str, rest: list[str]) -> int:
 
 def _thaw(bundle: Path) -> None:
     """Thaw the cgroup that the container of this `bundle` was frozen in: under systemd, crun's is one below it."""
-    from ocickpt.engine import freezer
+    from ocickpt.engine import cgroups, freezer
 
     spec = json.loads((bundle / "config.json").read_bytes())
-    if place := freezer.place_of(str((spec.get("linux") or {}).get("cgroupsPath") or "")):
+    if place := cgroups.place_of(str((spec.get("linux") or {}).get("cgroupsPath") or "")):
         with contextlib.suppress(FileNotFoundError):  # it has ended already, and its cgroup with it
             freezer.thaw(place)

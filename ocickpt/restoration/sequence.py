@@ -26,7 +26,7 @@ from typing import NamedTuple, Self
 from ocickpt import oci, rendezvous
 from ocickpt.artifact import Artifact, load_index
 from ocickpt.artifact.rebuild import Rebuilder
-from ocickpt.engine import criu, freezer
+from ocickpt.engine import cgroups, criu
 from ocickpt.engine.container import Running
 from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
@@ -198,7 +198,7 @@ class Sequence:
             self._way.follow.wait()
         options = (*standstill.make(hold), *more.criu)
         environment = criu.configure(self._way.work / _CONFIGURATION, target.criu_configuration, options)
-        cgroup = freezer.place_of(target.spec.linux.cgroups_path)
+        cgroup = cgroups.place_of(target.spec.linux.cgroups_path)
         self._frozen = cgroup is not None
         return Ready(more.arguments, environment, hold, cgroup)
 

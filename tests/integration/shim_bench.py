@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ocickpt.rendezvous import Answer, Asked
 
 ID = "defdcf08921a5ac0ba8981c0d14e1f814a61334c04c01049eb388f4a4790d546"
+GONE = "the ocickpt that asked for this is no longer running"
 KEY = "0f" * 16
 PAGES = b"\x01" * 8192
 ROOT = Path(shim.__file__).parents[1]

@@ -33,11 +33,14 @@ def conmon(tmp_path: Path) -> Iterator[int]:
 def join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conmon: int) -> Join:
     """Have this process join conmon; what was written to which cgroup of a hierarchy that is made up."""
     (tmp_path / "bundle").mkdir()
-    monkeypatch.setattr(cgroups, "_ROOT", tmp_path / "cgroup")
-    monkeypatch.setattr(cgroups, "_of", lambda pid: "/scope" if pid == conmon else "/caller")
+    monkeypatch.setattr(cgroups, "HIERARCHY", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "of", lambda pid: tmp_path / "cgroup" / ("scope" if pid == conmon else "caller"))
 
     def run(path: str, *there: str, pids: tuple[int, ...] = (os.getpid(),), parent: int = conmon) -> dict[str, str]:
         (tmp_path / "bundle" / "config.json").write_text(json.dumps({"linux": {"cgroupsPath": path}}))
+        if there:
+            (tmp_path / "cgroup").mkdir()
+            (tmp_path / "cgroup" / "cgroup.controllers").touch()
         for name in there:
             (tmp_path / "cgroup" / name).mkdir(parents=True)
             (tmp_path / "cgroup" / name / "cgroup.procs").touch()

@@ -27,8 +27,6 @@ _PIDFD_GETFD = 438
 """The same on every architecture (it is younger than their unification)."""
 _SIOCGSKNS = 0x894C
 _PACKET, _NETLINK = 17, 16
-_TERMINALS = range(136, 144)
-"""The majors of pseudo-terminals' slaves."""
 _PTMX = ("c", 5, 2)
 _NAMESPACES = {name: kind for kind, name in threads.NAMESPACES.items()} | {"pid_for_children": "pid"}
 _SOL_NETLINK, _MEMBERSHIPS, _MOST_GROUPS = 270, 9, 1024
@@ -115,7 +113,7 @@ class _Look:
             return ""
         kind = "b" if stat.S_ISBLK(found.st_mode) else "c"
         device = kind, os.major(found.st_rdev), os.minor(found.st_rdev)
-        if kind == "c" and (device == _PTMX or device[1] in _TERMINALS):
+        if kind == "c" and (device == _PTMX or device[1] in mounts.TERMINALS):
             # A terminal's number means nothing: each devpts has its own.
             if found.st_dev not in self._outside or mount in self._mounts:
                 return ""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ocickpt import oci
-from ocickpt.engine import freezer, mountinfo
+from ocickpt.engine import cgroups, mountinfo
 from ocickpt.engine.files import openat2
 from ocickpt.engine.mountinfo import Mount
 from ocickpt.errors import IntegrityError
@@ -31,7 +31,8 @@ _SHARED = ("cgroup2", "cgroup", *_OF_A_NAMESPACE)
 _MADE = ("proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2", "ramfs", "overlay", "fuse")
 """What a container with CAP_SYS_ADMIN can mount by itself."""
 _CONSOLE = "/dev/console"
-_TERMINALS = range(136, 144)
+TERMINALS = range(136, 144)
+"""The majors of pseudo-terminals' slaves."""
 _NULL = os.makedev(1, 3)
 
 
@@ -41,7 +42,7 @@ def check(pid: int, spec: oci.Bundle, bundle: Path, expected: Expected) -> None:
     with _opened(Path(f"/proc/{pid}/root")) as root:
         if _identity(root, "/") != _identity_of(spec.root_in(bundle)):
             raise IntegrityError("the restored container has another root filesystem than its own")
-        found = _Found(table, root, expected, freezer.place_of(spec.linux.cgroups_path))
+        found = _Found(table, root, expected, cgroups.place_of(spec.linux.cgroups_path))
         found.explain(_Found.id_at(root, "/"))
         for wanted in spec.mounts:
             found.check_wanted(wanted)
@@ -126,7 +127,7 @@ class _Found:
     def _is_whole(self, there: Mount) -> bool:
         """Whether all of a filesystem is mounted; of cgroups, what is the container's: it may have their namespace."""
         if there.kind == "cgroup2" and self._cgroup:
-            return there.root == "/" or (freezer.HIERARCHY / there.root.lstrip("/")).is_relative_to(self._cgroup)
+            return there.root == "/" or (cgroups.HIERARCHY / there.root.lstrip("/")).is_relative_to(self._cgroup)
         return there.root == "/"
 
     def is_seen(self, mount: Mount) -> bool:
@@ -147,7 +148,7 @@ class _Found:
             return self._is_of_the_kernel(mount)
         if path == _CONSOLE:
             own = any(each.device == mount.device for each in self._table.values() if each.id in self._explained)
-            return own and mount.kind == "devpts" and os.major(self._at(path).st_rdev) in _TERMINALS
+            return own and mount.kind == "devpts" and os.major(self._at(path).st_rdev) in TERMINALS
         if any(self._comes_along(mount, where, source) for where, source in self._whole):
             return True
         below_cgroups = mount.kind == "cgroup" and path.startswith("/sys/fs/cgroup/") and "ro" in mount.options

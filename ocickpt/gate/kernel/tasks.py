@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ocickpt import oci
-from ocickpt.engine import freezer, threads
+from ocickpt.engine import cgroups, freezer, threads
 from ocickpt.engine.container import Running
 from ocickpt.engine.threads import Thread
 from ocickpt.errors import IntegrityError
@@ -28,7 +28,7 @@ def check(
     networks = [each.path for each in spec.linux.namespaces if each.type == "network" and each.path]
     given = {"network": Path(networks[0]).stat().st_ino} if networks else {}
     first = threads.namespaces(Path(f"/proc/{container.pid}"))
-    here, place = Here.of(expected), freezer.place_of(spec.linux.cgroups_path)
+    here, place = Here.of(expected), cgroups.place_of(spec.linux.cgroups_path)
     for pid in tree:
         if problem := _process(pid, place, expected, here):
             raise IntegrityError(f"the restored process {pid} {problem}")
