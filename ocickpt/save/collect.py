@@ -39,12 +39,12 @@ _PAGES = "pages-*.img"
 _PAGEMAP = re.compile(r"pagemap-(\d+)\.img", re.ASCII)
 
 
-def wanted(found: database.Recorded, host: Config) -> str:
-    """Where a checkpoint of that container is to go; nothing when nobody said so."""
+def wanted(found: database.Recorded, host: Config) -> tuple[str, bool]:
+    """Where a checkpoint of that container is to go, nothing when nobody said so; whether the container itself says."""
     what = "container's OCI specification"
     if asked := oci.annotations_of(parse_json(found.spec.read_bytes(), what), what).get(names.ANNOTATION_PUSH):
-        return asked
-    return f"{host.repository}/{found.container.name.lower()}:{stamp()}" if host.repository else ""
+        return asked, True
+    return f"{host.repository}/{found.container.name.lower()}:{stamp()}" if host.repository else "", False
 
 
 def stamp(nanoseconds: int | None = None) -> str:

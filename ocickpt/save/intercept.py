@@ -41,7 +41,7 @@ def checkpoint(call: list[str], rest: list[str], bundle: Path) -> int:
         settings = config.load()
         unpublished.settle_all(Silent(), container, whole=False)
         found = database.read(bundle)
-        text = collect.wanted(found, settings)
+        text, by_itself = collect.wanted(found, settings)
         if text and _is_whole(rest):
             options = Options(
                 leave_running=_asks(rest, "--leave-running"),
@@ -58,19 +58,22 @@ def checkpoint(call: list[str], rest: list[str], bundle: Path) -> int:
     status = _dump(made, found, call, rest)
     if status == 0 and made.record.step == "dumped":
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        publish(made, settings.background)
+        publish(made, background=settings.background, quiet=not by_itself)
     return status
 
 
-def publish(made: Journal[Intercept], background: bool) -> None:
-    """Publish what is packaged, now or in the `background`, and say what became of it. Never raises."""
+def publish(made: Journal[Intercept], *, background: bool, quiet: bool) -> None:
+    """Publish what is packaged, now or in the `background`, and say what became of it. Never raises.
+
+    With `quiet` what went well is told to the system log only: podman's output is what who called it expects.
+    """
     if background and _leave():
         return
     later = f"`ocickpt push {made.record.name}` publishes it"
     try:
         published = unpublished.conclude(made, _ACCESS, Silent())
         pinned = Reference.parse(published.reference).with_digest(published.digest)
-        say(str(pinned), quiet=background, plain=True)
+        say(str(pinned), quiet=background or quiet, plain=True)
     except KeyboardInterrupt:
         made.step("dumped", reason="interrupted")
         say(f"interrupted: the checkpoint is on this host, {later}", error=True)

@@ -33,15 +33,15 @@ def push(container: str, bundle: str) -> int:
             collect.mark_taken(found)
             return 0
         settings = config.load()
-        text = collect.wanted(found, settings)
+        text, by_itself = collect.wanted(found, settings)
         if text:
-            _package(found, text)
+            _package(found, text, quiet=not by_itself)
     except Exception as error:  # noqa: BLE001 - podman has its checkpoint, whatever it is
         say(f"the checkpoint of {container[:12]} is not published: {told(error)}", error=True)
     return 0
 
 
-def _package(found: database.Recorded, text: str) -> None:
+def _package(found: database.Recorded, text: str, *, quiet: bool) -> None:
     # The state says nothing of how it was dumped, but who runs us does, unless it is podman's service.
     words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     options = Options(
@@ -60,7 +60,7 @@ def _package(found: database.Recorded, text: str) -> None:
         unpublished.drop(made)
         raise
     # Not in the background: the runtime's next dump would write to the very files that are linked.
-    intercept.publish(made, background=False)
+    intercept.publish(made, background=False, quiet=quiet)
 
 
 def _somebody_is_at_it(container: str) -> bool:

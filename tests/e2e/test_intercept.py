@@ -133,6 +133,12 @@ def test_a_repository_for_all_and_in_the_background(hosts: tuple[Host, Host], st
     (found,) = listed(a, f"{repository}/web")
     b.ocickpt("restore", "--quiet", found["name"])
     assert b.ask("web") == "1"
+    # Nor does podman say more than it always says where it waits: whoever called it has not asked for this.
+    configure(a, f'repository = "{repository}"')
+    a.run("podman", "container", "restore", "web")
+    done = a.run("podman", "container", "checkpoint", "web")
+    assert (done.stdout, done.stderr) == ("web\n", "")
+    assert len(listed(a, f"{repository}/web")) == 2
 
 
 @one_runtime

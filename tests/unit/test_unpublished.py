@@ -57,13 +57,14 @@ def orphan(tmp_path: Path, step: str, **changes: object) -> Path:
 def test_where_a_checkpoint_goes(tmp_path: Path) -> None:
     made = bundle(tmp_path)
     found = database.read(made)
-    assert collect.wanted(found, Config()) == ""
-    text = collect.wanted(found, Config(repository="reg:5000/all"))
+    assert collect.wanted(found, Config()) == ("", False)
+    text, by_itself = collect.wanted(found, Config(repository="reg:5000/all"))
+    assert not by_itself
     assert text.startswith("reg:5000/all/web:20")
     assert text.endswith("Z")
     spec = json.loads((made / "config.json").read_text())
     (made / "config.json").write_text(json.dumps(spec | {"annotations": {names.ANNOTATION_PUSH: "reg:5000/own:1"}}))
-    assert collect.wanted(found, Config(repository="reg:5000/all")) == "reg:5000/own:1"
+    assert collect.wanted(found, Config(repository="reg:5000/all")) == ("reg:5000/own:1", True)
 
 
 def test_what_cannot_be_published_leaves_nothing(tmp_path: Path) -> None:

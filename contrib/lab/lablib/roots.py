@@ -36,6 +36,7 @@ PYTHON = (
 HOST_PACKAGES = (
     *CONTAINERS,
     "tcc",  # for limits.c
+    *("bats", "jq", "socat", "ncat", "openssl"),  # for podman's own tests (contrib/podman-tests)
     # registries
     *("skopeo", "docker-registry", "oras", "cosign", "apache2-utils"),
     # ocickpt, and what tests it
