@@ -113,7 +113,7 @@ def test_what_is_taken_comes_back(hosts: tuple[Host, Host], start: Start, ref: s
         return
     assert done.returncode == 0, done.stderr
     published = json.loads(done.stdout)["reference"]
-    a.run("podman", "rm", "--force", "--time", "0", "--ignore", "it")
+    a.clean()
     for host in hosts:
         restored = host.ocickpt("restore", published, check=False)
         if restored.returncode == PrerequisiteError.exit_code:
