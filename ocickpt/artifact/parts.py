@@ -27,6 +27,8 @@ from ocickpt.model import Content, Entry, FileType, Kind, Run, json_value
 
 CONFIG, SPEC, INVENTORY = "config.dump", "spec.dump", "checkpoint/inventory.img"
 NETWORK = "network.status"
+LOCKS = "checkpoint/filelocks.img"
+CONNECTION = re.compile(r"checkpoint/tcp-stream-[0-9a-f]+\.img", re.ASCII)
 SHM = "shm"
 ROOTFS_DIFF, DELETED, DEVSHM, LOG = "rootfs-diff.tar", "deleted.files", "devshm-checkpoint.tar", "ctr.log"
 VOLUME = re.compile(r"volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]*)\.tar")
@@ -61,6 +63,10 @@ class Parts:
         self.kept: dict[str, bytes] = {}
         self.core = b""
         """A core image: it says what machine it is of."""
+        self.connected = False
+        """Whether there are established TCP connections."""
+        self.locks = b""
+        """The image of file locks."""
         self.files: dict[Kind, int] = dict.fromkeys(Kind, 0)
 
     def size(self) -> int:
@@ -149,6 +155,7 @@ class Parts:
         return Content(entry, (Run(0, size),), partial(open_file, tar))
 
     def _file(self, member: Member) -> Content:
+        self.connected |= bool(CONNECTION.fullmatch(member.name))
         if member.size > SMALL_LIMIT:
             return Content(self._entry(member, member.size), (Run(0, member.size),), lambda: member.stream)
         data = _read(member, SMALL_LIMIT)
@@ -157,6 +164,8 @@ class Parts:
         elif (mappings := _MAPPINGS.fullmatch(member.name)) and self._mapped + len(data) <= _MAPPED:
             self._mappings[mappings[1]] = data
             self._mapped += len(data)
+        elif member.name == LOCKS:
+            self.locks = data
         elif not self.core and _CORE.fullmatch(member.name):
             self.core = data
         elif PAGEMAP.fullmatch(member.name):

@@ -15,7 +15,7 @@ from ocickpt.artifact import publishing
 from ocickpt.artifact.parts import Parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Options
-from ocickpt.engine import host, podman
+from ocickpt.engine import criu, host, podman
 from ocickpt.engine.podman import roots
 from ocickpt.errors import ExistsError, StorageError
 from ocickpt.gate import places, verification
@@ -33,8 +33,8 @@ def read(path: Path, reference: Reference, access: Access, progress: Progress) -
     def options() -> Options:
         return Options(
             leave_running=False,
-            tcp_established=False,
-            file_locks=False,
+            tcp_established=contents.connected,
+            file_locks=criu.holds_locks(contents.locks),
             rootfs=contents.files[Kind.ROOTFS] > 0,
             volumes=contents.files[Kind.VOLUME] > 0,
         )

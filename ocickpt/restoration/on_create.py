@@ -269,9 +269,7 @@ class OnCreate(Way):
         return restored[0]
 
     def _options(self) -> list[str]:
-        made, spec = self._saved.artifact.description.options, self.spec
-        options = ["--tcp-established"] if made.tcp_established else []
-        options += ["--file-locks"] if made.file_locks else []
+        spec, options = self.spec, list(self._saved.replayed)
         if host.lsm() == "selinux" and (label := spec.process.selinux_label):
             options += ["--lsm-profile", f"selinux:{label}"]
             if context := spec.linux.mount_label:

@@ -23,8 +23,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from msgspec.structs import replace
+
 from ocickpt import oci, rendezvous
-from ocickpt.artifact import Artifact, load_index
+from ocickpt.artifact import Artifact, load_index, parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.engine import criu, freezer
 from ocickpt.engine.container import Running
@@ -51,6 +53,19 @@ class Saved:
     """The engine's configuration of the container."""
     spec: oci.Saved
     """The OCI specification it ran with."""
+
+    @cached_property
+    def replayed(self) -> tuple[str, ...]:
+        """What the runtime has to be called with for connections and locks to come back.
+
+        The description says what the dump was made with; of an archive that podman has made only the images tell.
+        """
+        made, names = self.artifact.description.options, self.rebuilder.small_files()
+        locks = criu.holds_locks(self.rebuilder.file(parts.LOCKS)) if parts.LOCKS in names else False
+        connected = any(parts.CONNECTION.fullmatch(name) for name in names)
+        return replace(
+            made, tcp_established=made.tcp_established or connected, file_locks=made.file_locks or locks
+        ).replayed
 
     @classmethod
     def read(cls, found: Artifact, source: BlobSource, progress: Progress) -> Self:

@@ -10,7 +10,7 @@ lazy        a lazy restore only: its memory follows (`outcome`)
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -179,7 +179,8 @@ class WithPodman(Way):
         Files and memory are not in it: the shim will have them put in place.
         """
         members = self._imported.members(self._journal.record.created_by)
-        if not self._options.tcp_established:
+        flags = _flags(self._options, self._saved.replayed)
+        if "--tcp-established" not in flags:
             # CRIU refuses a checkpoint with connections then: there are none to protect.
             inventory = criu.without_network_lock(self._saved.rebuilder.file(parts.INVENTORY))
             self._saved.rebuilder.replace({parts.INVENTORY: inventory})
@@ -191,7 +192,7 @@ class WithPodman(Way):
         if not self.follow:
             rebuilder.pages(work / "pages")
         rebuilder.skeleton(work / outcome.IMPORT, members, work)
-        return [*_flags(self._options), "--ignore-volumes"]
+        return [*flags, "--ignore-volumes"]
 
     def _start(self, follow: Helpers) -> None:
         """Write what memory must be there first, and start the helpers, with images of their own."""
@@ -261,11 +262,14 @@ class WithPodman(Way):
             outcome.finish(self._journal, container)
 
 
-def _flags(options: RestoreOptions) -> list[str]:
+def _flags(options: RestoreOptions, replayed: Iterable[str]) -> list[str]:
     flags = ["--name", options.name] if options.name else []
-    for name in ("tcp_established", "ignore_static_ip", "ignore_static_mac", "ignore_rootfs"):
-        if getattr(options, name):
-            flags.append("--" + name.replace("_", "-"))
+    asked = [
+        "--" + name.replace("_", "-")
+        for name in ("tcp_established", "ignore_static_ip", "ignore_static_mac", "ignore_rootfs")
+        if getattr(options, name)
+    ]
+    flags += dict.fromkeys((*replayed, *asked))
     for port in options.publish:
         flags += ["--publish", port]
     return flags

@@ -131,7 +131,7 @@ def undo(journal: Journal[Checkpoint]) -> None:
         mountpoints = [
             each.read_bytes() for each in subject.image_path.iterdir() if confinement.MOUNTS.fullmatch(each.name)
         ]
-        podman.restore_in_place(subject)
+        podman.restore_in_place(subject, record.options.replayed)
         with suppress(NotFoundError):  # it runs, or has ended since
             confinement.complete(podman.container(subject.id).running, mountpoints)
     elif is_whole(record):

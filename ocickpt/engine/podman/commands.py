@@ -210,9 +210,9 @@ def restore_command(
     return proc.Background(argv, environment=environment)
 
 
-def restore_in_place(subject: Container) -> None:
-    """`podman container restore` of a container that was checkpointed on this host."""
-    proc.run([PROGRAM, "container", "restore", subject.id])
+def restore_in_place(subject: Container, flags: Sequence[str]) -> None:
+    """`podman container restore` of a container that was checkpointed on this host, with the `flags` of its dump."""
+    proc.run([PROGRAM, "container", "restore", *flags, subject.id])
 
 
 def remove_container(name: str) -> None:
