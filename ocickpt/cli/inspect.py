@@ -94,7 +94,8 @@ def _asks(found: Inspection) -> Iterator[tuple[str, str]]:
     elif not found.asks:
         yield "Asks for", "nothing that podman does not give everybody"
     for heading, each in zip(_first("Asks for"), found.asks, strict=False):
-        yield heading, f"{shlex.quote(each.option):<32} {each.meaning}"
+        without = " (left out unless allowed)" if each.optional else ""
+        yield heading, f"{shlex.quote(each.option):<32} {each.meaning}{without}"
 
 
 def _known(text: str) -> str:

@@ -19,7 +19,7 @@ from ocickpt.engine import criu, host, podman
 from ocickpt.engine.podman import roots
 from ocickpt.errors import ExistsError, StorageError
 from ocickpt.gate import places, verification
-from ocickpt.gate.host_access import allowed, check_host_access
+from ocickpt.gate.host_access import allowed, check_host_access, without_refused
 from ocickpt.model import Kind, Progress, Published, Stage
 from ocickpt.store import Access, open_source, open_store
 from ocickpt.store.local import LocalStore
@@ -71,6 +71,7 @@ def write(
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         config, spec = verification.saved(rebuilder)
         imported = verification.imported_config(config, spec, found.description, _roots())
+        imported = without_refused(imported, may, progress)
         check_host_access(imported.name, imported.asked, may, progress)
         rebuilder.replace(verification.verify(rebuilder, config, spec, found.description))
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"

@@ -102,13 +102,14 @@ class WithPodman(Way):
             self.progress.note(note)
         self._saved = saved
         imported = verification.imported_config(saved.config, saved.spec, told, roots)
-        self._imported = imported.publishing(self._options.publish)
+        allow = host_access.allowed(saved.artifact.reference, self._options.allow)
+        self._imported = host_access.without_refused(imported.publishing(self._options.publish), allow, self.progress)
         preflight.check_container(
             self._imported,
             self._options.name,
             roots,
             ignore_volumes=self._options.ignore_volumes,
-            allow=host_access.allowed(saved.artifact.reference, self._options.allow),
+            allow=allow,
             progress=self.progress,
         )
         saved.rebuilder.check_space(roots.graph)
