@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ocickpt import names
-from ocickpt.artifact import address_spaces, allowed_files
+from ocickpt.artifact import address_spaces, allowed_files, extras
 from ocickpt.artifact.file_pieces import pieces_of
 from ocickpt.engine import criu
 from ocickpt.engine.files import archive, archivewriter, tree
@@ -110,6 +110,8 @@ class Parts:
                 yield from self._split_pages(number, self._aside / f"pages-{number}.img")
             if (self._aside / "rootfs").is_dir():
                 yield from self._upper(self._aside / "rootfs")
+            if (self._aside / extras.NAME).is_file():
+                yield self._aside_file(self._aside / extras.NAME)
             for volume in sorted((self._aside / "volumes").glob("*")):
                 yield from tree.walk(volume, Kind.VOLUME, volume.name)
         elif self._pagemaps:
@@ -150,9 +152,12 @@ class Parts:
         """The container's /dev/shm as it was while it was frozen, in the place of what podman took of it later."""
         tar = aside / DEVSHM
         archivewriter.tree_tar(tar, tree.walk(aside / SHM, Kind.STATE))
-        size = tar.stat().st_size
-        entry = Entry(self._kind(size), FileType.REGULAR, DEVSHM, mode=0o600, size=size)
-        return Content(entry, (Run(0, size),), partial(open_file, tar))
+        return self._aside_file(tar)
+
+    def _aside_file(self, path: Path) -> Content:
+        size = path.stat().st_size
+        entry = Entry(self._kind(size), FileType.REGULAR, path.name, mode=0o600, size=size)
+        return Content(entry, (Run(0, size),), partial(open_file, path))
 
     def _file(self, member: Member) -> Content:
         self.connected |= bool(CONNECTION.fullmatch(member.name))

@@ -43,6 +43,7 @@ def command(*, ref: str, authfile: Path | None, tls_verify: bool | None, form: s
                 "description": found.description.to_json(),
                 "asks_for": [{"option": each.option, "meaning": each.meaning} for each in found.asks],
                 "trouble": found.trouble or None,
+                "lost": list(found.lost),
             }
         )
         return
@@ -85,6 +86,8 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
     yield from _security(told.security)
     yield "", ""
     yield from _asks(found)
+    for name, each in zip(_first("Not given back"), found.lost, strict=False):
+        yield name, each
 
 
 def _asks(found: Inspection) -> Iterator[tuple[str, str]]:

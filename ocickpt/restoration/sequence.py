@@ -26,7 +26,7 @@ from typing import NamedTuple, Self
 from msgspec.structs import replace
 
 from ocickpt import oci, rendezvous
-from ocickpt.artifact import Artifact, load_index, parts
+from ocickpt.artifact import Artifact, extras, load_index, parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.engine import criu, freezer
 from ocickpt.engine.container import Running
@@ -35,6 +35,7 @@ from ocickpt.engine.host import Host
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.runtime.base import Additions
 from ocickpt.gate import confinement, places, verification
+from ocickpt.gate.extras import give_back
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import BlobSource, Progress
@@ -157,6 +158,7 @@ class Sequence:
         self._way, self._saved, self._pool = way, saved, pool
         self._filters: dict[int, int] = {}
         """How many seccomp filters each thread has to have."""
+        self._extras = extras.NONE
         self._frozen = False
         """Whether what was restored stands still when the runtime has ended, and knows the container."""
 
@@ -193,6 +195,7 @@ class Sequence:
             self._way.spec,
         )
         self._saved.rebuilder.replace(instead)
+        self._extras = self._saved.rebuilder.extras()
         self._filters = verification.filters(self._saved.rebuilder)
 
     def gate(self) -> None:
@@ -220,5 +223,9 @@ class Sequence:
     def verify(self, container: Running) -> None:
         """Hold what was restored, and stands still, against what it may be. IntegrityError."""
         confinement.verify(container, verification.mountpoints(self._saved.rebuilder), self._filters)
+        was, spec = self._saved.artifact.description.container, self._saved.spec
+        names = frozenset({was.name, was.id[:12], spec.hostname})
+        for each in give_back(container, self._extras, names):
+            self._way.progress.note(each)
         if self._frozen:
             confinement.confine_exec(container)

@@ -46,6 +46,7 @@ class _State(Printed, frozen=True):
     started_at: str = ""
     checkpointed: bool = False
     restored: bool = False
+    restored_at: str = ""
     pid: int = 0
     conmon_pid: int = 0
 
@@ -70,6 +71,15 @@ class _Settings(Printed, frozen=True):
     create_command: tuple[str, ...] = ()
 
 
+class _Joined(Printed, frozen=True):
+    gateway: str = ""
+    ipv6_gateway: str = msgspec.field(default="", name="IPv6Gateway")
+
+
+class _Networks(Printed, frozen=True):
+    networks: dict[str, _Joined] = {}
+
+
 class _Inspected(Printed, frozen=True):
     """What `podman container inspect` prints, as far as it is read."""
 
@@ -89,6 +99,7 @@ class _Inspected(Printed, frozen=True):
     exec_ids: tuple[str, ...] = msgspec.field(default=(), name="ExecIDs")
     mounts: tuple[_Mount, ...] = ()
     graph_driver: _Driver = _Driver()
+    network_settings: _Networks = _Networks()
 
 
 class _Image(Printed, frozen=True):
@@ -315,4 +326,11 @@ def _container(value: _Inspected) -> Container:
         private_pids=host.pid_mode in ("", "private"),
         pausable=host.cgroups != "disabled",
         created_by=value.config.create_command,
+        restored_at=state.restored_at,
+        servers=tuple(
+            address
+            for each in value.network_settings.networks.values()
+            for address in (each.gateway, each.ipv6_gateway)
+            if address
+        ),
     )

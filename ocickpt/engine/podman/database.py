@@ -146,7 +146,16 @@ def _container(bundle: Path, record: libpod.Record, state: _State, spec: oci.Bun
         driver=bundle.parents[1].name.removesuffix("-containers"),
         upper=upper,
         lowers=lowers,
+        restored_at=state.restored_time,
+        servers=_servers(state.network_status),
     )
+
+
+def _servers(status: Any) -> tuple[str, ...]:
+    """The name servers of its networks (StatusBlock in containers/common libnetwork/types)."""
+    blocks = status.values() if isinstance(status, dict) else ()
+    found = [each.get("dns_server_ips") or () for each in blocks if isinstance(each, dict)]
+    return tuple(str(address) for addresses in found for address in addresses)
 
 
 def _layers(root: Path) -> tuple[Path | None, tuple[Path, ...]]:
