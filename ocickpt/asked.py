@@ -27,7 +27,18 @@ KINDS = (
     ),
     *("device", "device-cgroup-rule", "filesystem", "hostuser", "label", "log-driver", "memory-reservation", "mount"),
     *("namespace", "network", "oom-kill-disable", "oom-score-adj", "port", "privileged", "propagation", "restart"),
-    *("scheduling", "seccomp", "secret", "selinux", "stop-timeout", "syscall", "ulimit", "unmask", "volume"),
+    *(
+        "scheduling",
+        "seccomp",
+        "secret",
+        "selinux",
+        "stop-timeout",
+        "syscall",
+        "ulimit",
+        "unmask",
+        "volume",
+        "volume-opt",
+    ),
 )
 READ_ONLY = ":ro"
 _TCP = "/tcp"

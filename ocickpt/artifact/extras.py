@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from ocickpt import structs
+from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.errors import IntegrityError
 from ocickpt.model import parse_json
 
@@ -64,15 +65,17 @@ class Socket(_Object, frozen=True):
 class Lost(_Object, frozen=True):
     """What nothing gives back, of a process (a number) or a path."""
 
-    kind: Literal["personality", "socket"]
+    kind: Literal["personality", "socket", "volume"]
     of: Annotated[str, Meta(max_length=4096)]
-    value: Annotated[str, Meta(max_length=100)] = ""
+    value: Annotated[str, Meta(max_length=4096)] = ""
 
     def __str__(self) -> str:
         """A sentence for people; what cannot be shown is escaped."""
         of, value = (repr(each)[1:-1] for each in (self.of, self.value))
         if self.kind == "personality":
             return f"process {of} has the personality {value}, which cannot be given back: it comes back without"
+        if self.kind == "volume":
+            return f"the volume {of} is {value} of its host, and what is in it is not in the checkpoint"
         return f"the unix socket {of} was given another name, which is not known: it comes back as {of}"
 
 
@@ -84,6 +87,7 @@ class Extras(_Object, frozen=True):
     processes: tuple[Process, ...] = ()
     files: Annotated[tuple[File, ...], Meta(max_length=3)] = ()
     sockets: Annotated[tuple[Socket, ...], Meta(max_length=4096)] = ()
+    volumes: Annotated[tuple[VolumeOptions, ...], Meta(max_length=4096)] = ()
 
     def to_bytes(self) -> bytes:
         """As JSON; content is in base64."""

@@ -70,7 +70,7 @@ def write(
         found = artifact.open(source, reference)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         config, spec = verification.saved(rebuilder)
-        imported = verification.imported_config(config, spec, found.description, _roots())
+        imported = verification.imported_config(config, spec, rebuilder.extras(), found.description, _roots())
         imported = without_refused(imported, may, progress)
         check_host_access(imported.name, imported.asked, may, progress)
         rebuilder.replace(verification.verify(rebuilder, config, spec, found.description))

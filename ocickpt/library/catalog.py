@@ -154,8 +154,9 @@ def inspect(ref: str, access: Access) -> Inspection:
             rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
             config, spec = verification.saved(rebuilder)
             # Where podman keeps things makes no difference to what it asks for.
-            lost = tuple(map(str, rebuilder.extras().lost))
-            asks = verification.imported_config(config, spec, found.description, roots.USUAL).asked
+            extras = rebuilder.extras()
+            lost = tuple(map(str, extras.lost))
+            asks = verification.imported_config(config, spec, extras, found.description, roots.USUAL).asked
         except (IntegrityError, NotFoundError, UnsupportedError) as error:
             trouble = error.message
     return Inspection(

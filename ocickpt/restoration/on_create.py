@@ -216,7 +216,8 @@ class OnCreate(Way):
     def fill(self, saved: Saved, target: Target) -> None:
         """Root filesystem, volumes and /dev/shm, which podman has made; a volume is emptied again after an error."""
         saved.rebuilder.tree(Kind.ROOTFS, target.spec.root_in(target.bundle))
-        for volume in volumes(saved.config.config):
+        host = {each.name for each in saved.rebuilder.extras().volumes if each.is_of_host}
+        for volume in (each for each in volumes(saved.config.config) if each.name not in host):
             place = bundles.volume_place(target.spec, volume.destination)
             self._undo.callback(_empty, place)
             saved.rebuilder.tree(Kind.VOLUME, place, volume.name)

@@ -34,6 +34,7 @@ from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.runtime.base import Additions
+from ocickpt.errors import NotFoundError
 from ocickpt.gate import confinement, places, verification
 from ocickpt.gate.extras import give_back
 from ocickpt.lazy import attach
@@ -168,9 +169,18 @@ class Sequence:
         with self._way.begun(self._saved):
             container = self._way.run(self)
             if not self._frozen:
-                confinement.confine_exec(container)
+                self._confine_exec(container)
         self._way.let_go(container)
         return container
+
+    @staticmethod
+    def _confine_exec(container: Running) -> None:
+        """As `confinement.confine_exec`; one that has ended meanwhile has not failed, and nothing starts in it."""
+        try:
+            confinement.confine_exec(container)
+        except NotFoundError:
+            if freezer.tree(container.pid):
+                raise
 
     def begin_gate(self) -> None:
         """Begin with the gate's work, if there is anybody to do it meanwhile."""

@@ -21,6 +21,7 @@ from ocickpt.engine import criu, podman
 from ocickpt.engine.container import Running
 from ocickpt.engine.files import libtar
 from ocickpt.engine.podman.imported import Imported
+from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.errors import (
     CommandError,
     ExistsError,
@@ -83,6 +84,8 @@ class WithPodman(Way):
         super().__init__(runtime, follow, progress)
         self._options, self._prepared = options, prepared
         self._imported: Imported
+        self._made: list[VolumeOptions]
+        """Volumes that are to be made before podman makes the others."""
         self._journal: Journal[Restore]
         self._saved: Saved
         self._called: Asked | None = None
@@ -101,7 +104,7 @@ class WithPodman(Way):
         for note in preflight.check_host(told, self._prepared.facts.result()):
             self.progress.note(note)
         self._saved = saved
-        imported = verification.imported_config(saved.config, saved.spec, told, roots)
+        imported = verification.imported_config(saved.config, saved.spec, saved.rebuilder.extras(), told, roots)
         allow = host_access.allowed(saved.artifact.reference, self._options.allow)
         self._imported = host_access.without_refused(imported.publishing(self._options.publish), allow, self.progress)
         preflight.check_container(
@@ -112,6 +115,7 @@ class WithPodman(Way):
             allow=allow,
             progress=self.progress,
         )
+        self._made = [each for each in self._imported.made if not podman.volume_exists(each.name)]
         saved.rebuilder.check_space(roots.graph)
 
     @contextmanager
@@ -146,6 +150,7 @@ class WithPodman(Way):
             work=str(self.work),
             runtime=imported.runtime,
             volumes=() if options.ignore_volumes else tuple(imported.volumes),
+            made_volumes=tuple(each.name for each in self._made),
             health_interval=imported.health_interval,
             created_by=("ocickpt", "restore", "--name", name, reference, f"# {key}"),
         )
@@ -193,6 +198,8 @@ class WithPodman(Way):
         if not self.follow:
             rebuilder.pages(work / "pages")
         rebuilder.skeleton(work / outcome.IMPORT, members, work)
+        for volume in self._made:
+            volume.make()
         return [*flags, "--ignore-volumes"]
 
     def _start(self, follow: Helpers) -> None:
@@ -246,7 +253,10 @@ class WithPodman(Way):
         if not self._options.ignore_rootfs:
             saved.rebuilder.tree(Kind.ROOTFS, target.spec.root_in(target.bundle))
         if not self._options.ignore_volumes:
+            host = {each.name for each in self._imported.made if each.is_of_host}
             for name, place in self._imported.volumes.items():
+                if name in host:  # what is in it is there already, and not ours
+                    continue
                 saved.rebuilder.tree(Kind.VOLUME, Path(place), name)
 
     def place_images(self, saved: Saved, target: Target) -> None:

@@ -34,6 +34,7 @@ from ocickpt.model import Progress, Stage
 from ocickpt.operations import channel, launcher, workdir
 from ocickpt.operations.journal import Checkpoint, Journal
 from ocickpt.save.extras import take as take_extras
+from ocickpt.save.extras import with_content
 from ocickpt.versions import numbers
 
 if TYPE_CHECKING:
@@ -221,7 +222,9 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
         plan["trees"] = [] if options.ignore_rootfs else [[str(subject.upper), str(work / "rootfs")]]
         if not options.ignore_volumes:
             (work / "volumes").mkdir(mode=0o700)
-            plan["trees"] += [[str(volume.source), str(work / "volumes" / volume.name)] for volume in subject.volumes]
+            plan["trees"] += [
+                [str(volume.source), str(work / "volumes" / volume.name)] for volume in with_content(subject)
+            ]
         if options.leave_running and subject.shm.is_mount():
             # podman takes it too, but only after the runtime has let the container run on.
             plan["trees"].append([str(subject.shm), str(work / parts.SHM)])

@@ -9,8 +9,8 @@ from pathlib import Path
 from ocickpt.artifact import extras
 from ocickpt.artifact.extras import Extras, Lost
 from ocickpt.engine import attributes, freezer, sockets, threads
-from ocickpt.engine.container import Container
-from ocickpt.engine.podman import etc
+from ocickpt.engine.container import Container, Volume
+from ocickpt.engine.podman import database, etc
 from ocickpt.gate import confinement
 
 
@@ -22,6 +22,12 @@ def take(subject: Container, work: Path) -> Extras:
     found = _of(subject)
     (work / extras.NAME).write_bytes(found.to_bytes())
     return found
+
+
+def with_content(subject: Container) -> list[Volume]:
+    """Those of its volumes whose content is its own. UnsupportedError for one that cannot be made again."""
+    host = {each.name for each in database.volume_options(subject) if each.is_of_host}
+    return [each for each in subject.volumes if each.name not in host]
 
 
 def _of(subject: Container) -> Extras:
@@ -42,13 +48,15 @@ def _of(subject: Container) -> Extras:
                         lost.append(Lost("personality", str(number), f"{value:#x}"))
     renamed, unknown = sockets.renamed(subject.pid, tree) if tree else ([], [])
     lost += [Lost("socket", each) for each in unknown]
-    files = etc.changed(spec, subject)
+    files, volumes = etc.changed(spec, subject), database.volume_options(subject)
+    lost += [Lost("volume", each.name, each.device or each.type) for each in volumes if each.is_of_host]
     return Extras(
         lost=tuple(lost),
         threads=tuple(saved),
         processes=tuple(processes),
         files=tuple(extras.File(path, data) for path, data in files.items()),  # type: ignore[arg-type]
         sockets=tuple(extras.Socket(bound, path) for bound, path in renamed),
+        volumes=volumes,
     )
 
 

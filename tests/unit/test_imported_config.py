@@ -610,7 +610,7 @@ def test_every_kind_is_shown_here() -> None:
             "scheduling",
             "seccomp",
         ),
-        *("secret", "selinux", "syscall", "unmask", "volume"),
+        *("secret", "selinux", "syscall", "unmask", "volume", "volume-opt"),
     }
     assert shown | elsewhere == set(asked.KINDS)
     assert not shown & elsewhere

@@ -112,6 +112,8 @@ class _Image(Printed, frozen=True):
 class _Volume(Printed, frozen=True):
     name: str
     created_at: str
+    driver: str = ""
+    options: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,12 @@ def volume_created(name: str) -> float | None:
     found = proc.run([PROGRAM, "volume", "inspect", "--", name], check=False)
     value = _first(found, _Volume) if found.returncode == 0 else None
     return datetime.fromisoformat(value.created_at).timestamp() if value and value.name == name else None
+
+
+def volume_options(name: str) -> tuple[str, dict[str, str]]:
+    """The driver of a volume, and what it was made with. CommandError."""
+    found = _first(proc.run([PROGRAM, "volume", "inspect", "--", name]), _Volume)
+    return found.driver, found.options
 
 
 def secret_exists(name: str) -> bool:

@@ -27,6 +27,7 @@ from ocickpt.engine.podman.annotations import acted_on, passed
 from ocickpt.engine.podman.config import Config
 from ocickpt.engine.podman.privileges import privileges
 from ocickpt.engine.podman.services import own_aliases, services
+from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.engine.runtime import table
 from ocickpt.errors import IntegrityError, UnsupportedError
 
@@ -66,6 +67,8 @@ class Imported:
     """What the container would have that podman gives nobody unasked, these files and directories among it."""
     health_interval: str
     """The interval of its healthcheck as podman writes durations; empty without one."""
+    made: tuple[VolumeOptions, ...] = ()
+    """Those of its volumes that have to be made otherwise than podman makes them, and how."""
 
     @property
     def id(self) -> str:
@@ -99,6 +102,13 @@ class Imported:
             return self
         asked = tuple(each for each in self.asked if each.kind != "port")
         return replaced(self, config=replace(self.config, new_port_mappings=()), asked=asked)
+
+    def making(self, volumes: Collection[VolumeOptions]) -> Imported:
+        """With these volumes made as they were. IntegrityError for one that it does not have."""
+        if not {each.name for each in volumes} <= self.volumes.keys():
+            raise IntegrityError("the checkpoint says how volumes were made that its container has not")
+        asked = (each.asked() for each in volumes)
+        return replaced(self, made=tuple(volumes), asked=(*self.asked, *filter(None, asked)))
 
     def without(self, refused: Collection[Asked]) -> Imported:
         """Without what it can do without, of which these were `refused`: annotations."""
