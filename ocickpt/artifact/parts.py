@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ocickpt import names
-from ocickpt.artifact import address_spaces, allowed_files, extras
+from ocickpt.artifact import address_spaces, allowed_files
 from ocickpt.artifact.file_pieces import pieces_of
 from ocickpt.engine import criu
 from ocickpt.engine.files import archive, archivewriter, tree
@@ -52,9 +52,12 @@ _MAPPED = 16 << 20
 class Parts:
     """The parts of one checkpoint. Iterate once; then `kept` holds the members that describe it."""
 
-    def __init__(self, export: Path, aside: Path | None = None, lowers: Iterable[str] = ()) -> None:
+    def __init__(
+        self, export: Path, aside: Path | None = None, lowers: Iterable[str] = (), extras: Path | None = None
+    ) -> None:
         self._export = export
         self._aside = aside
+        self._extras = extras
         self._lowers = [Path(lower) for lower in lowers if Path(lower).is_dir()]
         self._boot = 0
         self._mappings: dict[str, bytes] = {}
@@ -105,13 +108,13 @@ class Parts:
                 f"{self._export.name} is not a podman checkpoint: it has no {missing[0]}",
                 hint="`podman container checkpoint --export` writes one",
             )
+        if self._extras and self._extras.is_file():
+            yield self._aside_file(self._extras)
         if self._aside:
             for number in sorted(self._pagemaps):
                 yield from self._split_pages(number, self._aside / f"pages-{number}.img")
             if (self._aside / "rootfs").is_dir():
                 yield from self._upper(self._aside / "rootfs")
-            if (self._aside / extras.NAME).is_file():
-                yield self._aside_file(self._aside / extras.NAME)
             for volume in sorted((self._aside / "volumes").glob("*")):
                 yield from tree.walk(volume, Kind.VOLUME, volume.name)
         elif self._pagemaps:

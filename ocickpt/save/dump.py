@@ -207,6 +207,8 @@ def _without_shim(subject: Container) -> str:
 def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal[Checkpoint], work: Path) -> list[Lost]:
     """What of the container nothing can give back."""
     captured, lost = journal.record.captured, list[Lost]()
+    if not captured:  # nobody tells when it stands still
+        lost.extend(take_extras(subject, work).lost)
     flags = {
         "--leave-running": options.leave_running,
         "--tcp-established": options.tcp_established,
