@@ -5,8 +5,9 @@ podman believes such an archive, so what is written is checked as for a restore.
 
 from __future__ import annotations
 
+import shlex
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Options
 from ocickpt.engine import criu, host, podman
 from ocickpt.engine.podman import roots
+from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import ExistsError, StorageError
 from ocickpt.gate import places, verification
 from ocickpt.gate.host_access import allowed, check_host_access, without_refused
@@ -74,6 +76,8 @@ def write(
         imported = without_refused(imported, may, progress)
         check_host_access(imported.name, imported.asked, may, progress)
         rebuilder.replace(verification.verify(rebuilder, config, spec, found.description))
+        for note in _for_podman(found.description.options, imported):
+            progress.note(note)
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
         places.check_packed(rebuilder, imported, layers, hint)
         members = imported.members(("ocickpt", "pull", str(found.reference)))
@@ -85,6 +89,15 @@ def write(
         except OSError as error:
             raise StorageError(f"{output} cannot be written: {error.strerror}") from error
     return found
+
+
+def _for_podman(options: Options, imported: Imported) -> Iterator[str]:
+    """What whoever restores the archive has to do that no archive says."""
+    if options.replayed:
+        yield f"`podman container restore` needs {' '.join(options.replayed)}, as the checkpoint was made with"
+    for each in imported.made:
+        options_of = " ".join(shlex.quote(f"--opt={key}={value}") for key, value in each.given.items())
+        yield f"podman makes volume {each.name} a plain one, unless `podman volume create {options_of} {each.name}` did it"
 
 
 def _roots() -> podman.Roots:

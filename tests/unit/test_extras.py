@@ -13,15 +13,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from ocickpt import oci
 from ocickpt.artifact.extras import Extras, File, Lost, Process, Socket, Thread
+from ocickpt.description import USUAL_OPTIONS
 from ocickpt.engine import attributes, sockets, threads
 from ocickpt.engine.container import Container, Running
 from ocickpt.engine.podman import etc
+from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import confinement
 from ocickpt.gate import extras as gate
+from tests.unit.test_imported_config import load
 
 ID = "5" * 64
 
@@ -205,3 +209,43 @@ def test_what_cannot_be_given_back_is_told(process: int, monkeypatch: pytest.Mon
         "process 7 has the personality 0x8, which cannot be given back: it comes back without",
         "the name '/nowhere/b' of a unix socket cannot be given back: No such file or directory",
     ]
+
+
+@pytest.mark.parametrize(
+    ("made", "option"),
+    [
+        ({"type": "tmpfs", "device": "tmpfs", "o": "size=4m,mode=1770,nodev"}, ""),
+        ({"o": "uid=1000,gid=1000"}, ""),
+        ({"type": "tmpfs", "o": "dev,suid"}, "volume-opt=held:type=tmpfs,o=dev,suid"),
+        ({"type": "tmpfs", "device": "a b"}, "volume-opt=held:type=tmpfs,device=a b"),
+        ({"o": "x"}, "volume-opt=held:o=x"),
+        (
+            {"type": "none", "device": "/srv/held", "o": "bind"},
+            "volume-opt=held:type=none,device=/srv/held,o=bind",
+        ),
+        ({"device": "/dev/vda"}, "volume-opt=held:device=/dev/vda"),
+    ],
+    ids=str,
+)
+def test_a_volume_of_the_host_is_asked_for(made: dict[str, str], option: str) -> None:
+    asked = VolumeOptions("held", **made).asked()
+    assert (asked.option if asked else "") == option
+
+
+@pytest.mark.parametrize("key", ["type", "device", "o"])
+def test_what_mount_would_take_for_an_option_is_no_volume(key: str) -> None:
+    with pytest.raises(IntegrityError):
+        VolumeOptions("held", **{key: "--bind"}).asked()
+
+
+def test_a_container_has_the_volumes_that_are_made() -> None:
+    found = load().making((VolumeOptions("vol1", "none", "/srv/x", "bind"),))
+    assert "volume-opt=vol1:type=none,device=/srv/x,o=bind" in [each.option for each in found.asked]
+    with pytest.raises(IntegrityError):
+        load().making((VolumeOptions("other", "tmpfs"),))
+
+
+def test_the_flags_of_a_dump_are_those_of_its_restore() -> None:
+    assert USUAL_OPTIONS.replayed == ()
+    made = replace(USUAL_OPTIONS, file_locks=True, tcp_established=True)
+    assert made.replayed == ("--tcp-established", "--file-locks")

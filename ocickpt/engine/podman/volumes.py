@@ -39,22 +39,25 @@ class VolumeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether its content is something that is there without it."""
         return bool(self.type or self.device) and self.type != _MEMORY
 
+    @property
+    def given(self) -> dict[str, str]:
+        """Those of its options that there are."""
+        return {key: value for key in ("type", "device", "o") if (value := getattr(self, key))}
+
     def asked(self) -> Asked | None:
         """How it is asked for, unless podman would make it for anybody. IntegrityError for what mount(8) would take
         for an option."""
-        given = {"type": self.type, "device": self.device, "o": self.o}
-        if any(each.startswith("-") for each in given.values()):
+        if any(each.startswith("-") for each in self.given.values()):
             raise IntegrityError(f"the volume {self.name} was made with what podman never takes")
         words = self.o.split(",") if self.o else []
         harmless = _OF_MEMORY if self.type == _MEMORY else _PLAIN
         if not self.is_of_host and _SOURCE.fullmatch(self.device) and all(map(harmless.fullmatch, words)):
             return None
-        shown = ",".join(f"{key}={value}" for key, value in given.items() if value)
+        shown = ",".join(f"{key}={value}" for key, value in self.given.items())
         what = self.device or self.type or self.o
         return Asked("volume-opt", f"{self.name}:{shown}", f"the volume {self.name}, which is {what} of the host")
 
     def make(self) -> None:
         """Have podman make it. CommandError."""
-        given = {"type": self.type, "device": self.device, "o": self.o}
-        options = [f"--opt={key}={value}" for key, value in given.items() if value]
+        options = [f"--opt={key}={value}" for key, value in self.given.items()]
         proc.run(["podman", "volume", "create", *options, "--", self.name])
