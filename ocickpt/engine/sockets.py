@@ -27,10 +27,11 @@ def renamed(pid: int, tree: list[int]) -> tuple[list[tuple[str, str]], list[str]
     missing = {path: inode for path, inode in bound.items() if not _is_socket(pid, path)}
     if not missing:
         return [], []
-    own = set(_open_inodes(tree))
+    own = set(_open_inodes(tree))  # in its host's network it sees the sockets of others
     found, unknown = list[tuple[str, str]](), list[str]()
-    for directory in sorted({dirname(path) for path, inode in missing.items() if inode in own}):
-        gone = [path for path in missing if dirname(path) == directory]
+    ours = [path for path, inode in missing.items() if inode in own]
+    for directory in sorted(set(map(dirname, ours))):
+        gone = [path for path in ours if dirname(path) == directory]
         others = [name for name in _sockets_in(pid, directory) if join(directory, name) not in bound]
         if len(gone) == len(others) == 1:
             found.append((gone[0], join(directory, others[0])))

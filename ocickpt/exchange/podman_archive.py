@@ -91,13 +91,13 @@ def write(
     return found
 
 
-def _for_podman(options: Options, imported: Imported) -> Iterator[str]:
+def _for_podman(made: Options, imported: Imported) -> Iterator[str]:
     """What whoever restores the archive has to do that no archive says."""
-    if options.replayed:
-        yield f"`podman container restore` needs {' '.join(options.replayed)}, as the checkpoint was made with"
+    if made.replayed:
+        yield f"`podman container restore` needs {' '.join(made.replayed)}, as the checkpoint was made with"
     for each in imported.made:
-        options_of = " ".join(shlex.quote(f"--opt={key}={value}") for key, value in each.given.items())
-        yield f"podman makes volume {each.name} a plain one, unless `podman volume create {options_of} {each.name}` did it"
+        options = " ".join(shlex.quote(f"--opt={key}={value}") for key, value in each.given.items())
+        yield f"podman makes {each.name} a plain volume, unless `podman volume create {options} {each.name}` did it"
 
 
 def _roots() -> podman.Roots:

@@ -122,7 +122,7 @@ SAVED = b"127.0.0.1 localhost\n10.88.0.2\t5555 web\n10.1.1.1 host.containers.int
 
 
 def test_an_etc_hosts_has_the_addresses_it_has_now() -> None:
-    found = etc.merged(SAVED, MADE, {"5555", "web"}, {"ffff", "copy"})
+    found = etc.merged(SAVED, MADE, {"5555", "web"}, {"ffff", "localhost"})
     assert found == (
         b"127.0.0.1 localhost\n10.88.0.9\tffff copy\n10.88.0.1\thost.containers.internal host.docker.internal\n"
         b"10.9.9.9 mine web\n# of ours\n"

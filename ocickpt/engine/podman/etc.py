@@ -74,7 +74,7 @@ def put_back(path: str, saved: bytes, place: Path, names: Iterable[str], own: It
 def merged(saved: bytes, made: bytes, names: set[str], own: set[str]) -> bytes:
     """An /etc/hosts that was `saved`, with the lines that were `made` in the place of those of its own addresses."""
     found, instead = list[bytes](), list(made.splitlines(keepends=True))
-    ours = [line for line in instead if _is_of(line, own)]
+    ours = [line for line in instead if own.intersection(_named(line))]
     gateway = [line for line in instead if _is_of(line, _GATEWAY)]
     for line in saved.splitlines(keepends=True):
         if _is_of(line, names):
@@ -88,8 +88,14 @@ def merged(saved: bytes, made: bytes, names: set[str], own: set[str]) -> bytes:
 
 def _is_of(line: bytes, names: set[str]) -> bool:
     """Whether a line is one that podman has written of these names: it names nothing else."""
-    words = line.decode("utf-8", "replace").split()
-    return len(words) > 1 and "#" not in words[0] and set(words[1:]) <= names
+    named = _named(line)
+    return bool(named) and set(named) <= names
+
+
+def _named(line: bytes) -> list[str]:
+    """What a line names, unless it is of the loopback interface or a comment."""
+    first, *rest = line.decode("utf-8", "replace").split() or [""]
+    return [] if first.startswith(("#", "127.", "::1")) else rest
 
 
 def _differs(path: str, data: bytes, subject: Container, given: Collection[str]) -> bool:
