@@ -14,10 +14,31 @@ from dataclasses import dataclass
 from ocickpt.errors import IntegrityError, UsageError
 
 KINDS = (
-    *("apparmor", "blkio-weight", "cap", "cgroup-conf", "cgroup-parent", "cgroups", "cpu-rt-runtime", "cpu-shares"),
+    *(
+        "annotation",
+        "apparmor",
+        "blkio-weight",
+        "cap",
+        "cgroup-conf",
+        "cgroup-parent",
+        "cgroups",
+        "cpu-rt-runtime",
+        "cpu-shares",
+    ),
     *("device", "device-cgroup-rule", "filesystem", "hostuser", "label", "log-driver", "memory-reservation", "mount"),
     *("namespace", "network", "oom-kill-disable", "oom-score-adj", "port", "privileged", "propagation", "restart"),
-    *("scheduling", "seccomp", "secret", "selinux", "stop-timeout", "syscall", "ulimit", "unmask", "volume"),
+    *(
+        "scheduling",
+        "seccomp",
+        "secret",
+        "selinux",
+        "stop-timeout",
+        "syscall",
+        "ulimit",
+        "unmask",
+        "volume",
+        "volume-opt",
+    ),
 )
 READ_ONLY = ":ro"
 _TCP = "/tcp"
@@ -30,6 +51,8 @@ class Asked:
     kind: str
     value: str
     meaning: str
+    optional: bool = False
+    """Whether the container is restored without it where it is not allowed; else it is not restored at all."""
 
     def __post_init__(self) -> None:
         """IntegrityError for what cannot be shown to who is asked for it."""

@@ -114,6 +114,12 @@ class Options(_Object, frozen=True, kw_only=True):
     rootfs: bool
     volumes: bool
 
+    @property
+    def replayed(self) -> tuple[str, ...]:
+        """What a restore has to be called with as the dump was, in podman's and the runtimes' words."""
+        found = {"--tcp-established": self.tcp_established, "--file-locks": self.file_locks}
+        return tuple(flag for flag, given in found.items() if given)
+
 
 USUAL_OPTIONS: Final = Options(leave_running=False, tcp_established=False, file_locks=False, rootfs=True, volumes=True)
 

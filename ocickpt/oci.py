@@ -282,27 +282,11 @@ class Spec(_Object, frozen=True):
         return bundle / (self.root.path or "rootfs")
 
 
-class Annotations(_Object, frozen=True):
-    """The annotations that pass; runtimes act on others (``run.oci.handler``, ``org.criu.config``)."""
-
-    manager: str = msgspec.field(default="", name="io.container.manager")
-    stop_signal: str = msgspec.field(default="", name="org.opencontainers.image.stopSignal")
-    kill_signal: str = msgspec.field(default="", name="org.systemd.property.KillSignal")
-    stop_timeout: str = msgspec.field(default="", name="org.systemd.property.TimeoutStopUSec")
-    auto_remove: str = msgspec.field(default="", name="io.podman.annotations.autoremove")
-    privileged: str = msgspec.field(default="", name="io.podman.annotations.privileged")
-    publish_all: str = msgspec.field(default="", name="io.podman.annotations.publish-all")
-    init: str = msgspec.field(default="", name="io.podman.annotations.init")
-    label: str = msgspec.field(default="", name="io.podman.annotations.label")
-    seccomp: str = msgspec.field(default="", name="io.podman.annotations.seccomp")
-    apparmor: str = msgspec.field(default="", name="io.podman.annotations.apparmor")
-    ulimit: str = msgspec.field(default="", name="io.podman.annotations.ulimit")
-
-
 class Saved(Spec, frozen=True):
-    """The specification in a checkpoint, of a container that was: all of it may be given to podman."""
+    """The specification in a checkpoint, of a container that was: all of it may be given to podman, but for the
+    annotations, on which runtimes act (`engine.podman.annotations`)."""
 
-    annotations: Annotations = Annotations()
+    annotations: dict[str, str] = {}
 
 
 class Hook(_Object, frozen=True):

@@ -3,7 +3,7 @@
 podman unpacks whatever an archive holds beside the container's bundle and acts on it: the paths in
 ``deleted.files`` are removed on the host with all that is below them. And CRIU follows what lies beside
 its images: ``parent`` leads to other images. So nothing passes but what podman, the runtimes and CRIU
-write in a dump and read in a restore.
+write in a dump and read in a restore, and ``extras.json``, which is ours.
 
 Source: checkpointctl, lib/metadata.go; CRIU, criu/image-desc.c.
 """
@@ -18,7 +18,7 @@ from ocickpt.errors import UnsupportedError
 from ocickpt.model import Entry, FileType, Kind
 
 _FILE = re.compile(
-    r"config\.dump|spec\.dump|network\.status|stats-dump|ctr\.log|devshm-checkpoint\.tar"
+    r"config\.dump|spec\.dump|extras\.json|network\.status|stats-dump|ctr\.log|devshm-checkpoint\.tar"
     r"|checkpoint/(descriptors\.json|(?!pages-)[A-Za-z0-9][A-Za-z0-9_-]*(\.tar\.gz)?\.img)"
 )
 _MEMORY = re.compile(r"checkpoint/pagemap-(shmem-)?\d+\.img", re.ASCII)

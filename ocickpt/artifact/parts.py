@@ -27,6 +27,8 @@ from ocickpt.model import Content, Entry, FileType, Kind, Run, json_value
 
 CONFIG, SPEC, INVENTORY = "config.dump", "spec.dump", "checkpoint/inventory.img"
 NETWORK = "network.status"
+LOCKS = "checkpoint/filelocks.img"
+CONNECTION = re.compile(r"checkpoint/tcp-stream-[0-9a-f]+\.img", re.ASCII)
 SHM = "shm"
 ROOTFS_DIFF, DELETED, DEVSHM, LOG = "rootfs-diff.tar", "deleted.files", "devshm-checkpoint.tar", "ctr.log"
 VOLUME = re.compile(r"volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]*)\.tar")
@@ -50,9 +52,12 @@ _MAPPED = 16 << 20
 class Parts:
     """The parts of one checkpoint. Iterate once; then `kept` holds the members that describe it."""
 
-    def __init__(self, export: Path, aside: Path | None = None, lowers: Iterable[str] = ()) -> None:
+    def __init__(
+        self, export: Path, aside: Path | None = None, lowers: Iterable[str] = (), extras: Path | None = None
+    ) -> None:
         self._export = export
         self._aside = aside
+        self._extras = extras
         self._lowers = [Path(lower) for lower in lowers if Path(lower).is_dir()]
         self._boot = 0
         self._mappings: dict[str, bytes] = {}
@@ -61,6 +66,10 @@ class Parts:
         self.kept: dict[str, bytes] = {}
         self.core = b""
         """A core image: it says what machine it is of."""
+        self.connected = False
+        """Whether there are established TCP connections."""
+        self.locks = b""
+        """The image of file locks."""
         self.files: dict[Kind, int] = dict.fromkeys(Kind, 0)
 
     def size(self) -> int:
@@ -99,6 +108,8 @@ class Parts:
                 f"{self._export.name} is not a podman checkpoint: it has no {missing[0]}",
                 hint="`podman container checkpoint --export` writes one",
             )
+        if self._extras and self._extras.is_file():
+            yield self._aside_file(self._extras)
         if self._aside:
             for number in sorted(self._pagemaps):
                 yield from self._split_pages(number, self._aside / f"pages-{number}.img")
@@ -144,11 +155,15 @@ class Parts:
         """The container's /dev/shm as it was while it was frozen, in the place of what podman took of it later."""
         tar = aside / DEVSHM
         archivewriter.tree_tar(tar, tree.walk(aside / SHM, Kind.STATE))
-        size = tar.stat().st_size
-        entry = Entry(self._kind(size), FileType.REGULAR, DEVSHM, mode=0o600, size=size)
-        return Content(entry, (Run(0, size),), partial(open_file, tar))
+        return self._aside_file(tar)
+
+    def _aside_file(self, path: Path) -> Content:
+        size = path.stat().st_size
+        entry = Entry(self._kind(size), FileType.REGULAR, path.name, mode=0o600, size=size)
+        return Content(entry, (Run(0, size),), partial(open_file, path))
 
     def _file(self, member: Member) -> Content:
+        self.connected |= bool(CONNECTION.fullmatch(member.name))
         if member.size > SMALL_LIMIT:
             return Content(self._entry(member, member.size), (Run(0, member.size),), lambda: member.stream)
         data = _read(member, SMALL_LIMIT)
@@ -157,6 +172,8 @@ class Parts:
         elif (mappings := _MAPPINGS.fullmatch(member.name)) and self._mapped + len(data) <= _MAPPED:
             self._mappings[mappings[1]] = data
             self._mapped += len(data)
+        elif member.name == LOCKS:
+            self.locks = data
         elif not self.core and _CORE.fullmatch(member.name):
             self.core = data
         elif PAGEMAP.fullmatch(member.name):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ocickpt import names
-from ocickpt.artifact import address_spaces, parts
+from ocickpt.artifact import address_spaces, extras, parts
 from ocickpt.engine.files import archive
 from ocickpt.engine.files.treewriter import TreeWriter
 from ocickpt.errors import IntegrityError, StorageError
@@ -60,6 +60,11 @@ class Rebuilder:
                     return reader.read_file(self.index, self._source, number, parts.SMALL_LIMIT)
             raise IntegrityError(f"the checkpoint has no {name}")
         return self._boot[name]
+
+    def extras(self) -> extras.Extras:
+        """What neither podman nor CRIU has saved; IntegrityError."""
+        there = extras.NAME in self.small_files()
+        return extras.Extras.from_bytes(self.file(extras.NAME)) if there else extras.NONE
 
     def written(self, name: str) -> bytes:
         """As `file`, and as it is written: what replaced it, if anything did."""
@@ -238,12 +243,14 @@ class Rebuilder:
         staged = self._stage(Kind.STATE, "", state)
         out.add_directory("checkpoint")
         for name, data in (self._boot | instead).items():
+            if name == extras.NAME:
+                continue
             if name == parts.DEVSHM:
                 out.add_file(name, _rewritten(data, work))
             else:
                 out.add_bytes(name, data)
         for number, entry in self.index.files_of(Kind.STATE):
-            if entry.path in instead:
+            if entry.path in instead or entry.path == extras.NAME:
                 continue
             found = staged(number)
             out.add_file(entry.path, _rewritten(found, work) if entry.path == parts.DEVSHM else found)

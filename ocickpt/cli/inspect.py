@@ -43,6 +43,7 @@ def command(*, ref: str, authfile: Path | None, tls_verify: bool | None, form: s
                 "description": found.description.to_json(),
                 "asks_for": [{"option": each.option, "meaning": each.meaning} for each in found.asks],
                 "trouble": found.trouble or None,
+                "lost": list(found.lost),
             }
         )
         return
@@ -85,6 +86,8 @@ def _rows(found: Inspection) -> Iterator[tuple[str, str]]:
     yield from _security(told.security)
     yield "", ""
     yield from _asks(found)
+    for name, each in zip(_first("Not given back"), found.lost, strict=False):
+        yield name, each
 
 
 def _asks(found: Inspection) -> Iterator[tuple[str, str]]:
@@ -94,7 +97,8 @@ def _asks(found: Inspection) -> Iterator[tuple[str, str]]:
     elif not found.asks:
         yield "Asks for", "nothing that podman does not give everybody"
     for heading, each in zip(_first("Asks for"), found.asks, strict=False):
-        yield heading, f"{shlex.quote(each.option):<32} {each.meaning}"
+        without = " (left out unless allowed)" if each.optional else ""
+        yield heading, f"{shlex.quote(each.option):<32} {each.meaning}{without}"
 
 
 def _known(text: str) -> str:

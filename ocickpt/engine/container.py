@@ -75,6 +75,10 @@ class Container:
     """The overlay's upper directory: what the container changed in its image. None under other drivers."""
     lowers: tuple[Path, ...]
     """The layers of the image below it, topmost first."""
+    restored_at: str = ""
+    """When it was restored last, as podman writes it."""
+    servers: tuple[str, ...] = ()
+    """The addresses at which its networks answer for names."""
 
     @property
     def running(self) -> Running:

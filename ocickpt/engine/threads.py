@@ -59,6 +59,8 @@ class Thread:
     """How many; 0 where the kernel does not say (before Linux 5.9)."""
     inner_id: int
     """Its id in its own pid namespace."""
+    ids: tuple[int, ...] = ()
+    """Its ids in all pid namespaces that it is in, from the reader's to its own."""
 
     @property
     def place(self) -> Path:
@@ -113,6 +115,7 @@ def _thread(process: int, thread: int) -> Thread:
     text = Path(f"/proc/{process}/task/{thread}/status").read_text("ascii", "replace")
     fields = dict(line.split(":\t", 1) for line in text.split("\n") if ":\t" in line)
     sets = {name: int(fields[f"Cap{name}"], 16) for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
+    ids = tuple(map(int, fields["NSpid"].split()))
     credentials = Credentials(
         uids=frozenset(map(int, fields["Uid"].split())),
         gids=frozenset(map(int, (*fields["Gid"].split(), *fields["Groups"].split()))),
@@ -129,5 +132,6 @@ def _thread(process: int, thread: int) -> Thread:
         credentials=credentials,
         filtered=fields.get("Seccomp", "0").strip() == str(_SECCOMP_FILTER),
         filters=int(fields.get("Seccomp_filters", "0")),
-        inner_id=int(fields["NSpid"].split()[-1]),
+        inner_id=ids[-1],
+        ids=ids,
     )

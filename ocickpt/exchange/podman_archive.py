@@ -5,8 +5,9 @@ podman believes such an archive, so what is written is checked as for a restore.
 
 from __future__ import annotations
 
+import shlex
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from ocickpt.artifact import publishing
 from ocickpt.artifact.parts import Parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Options
-from ocickpt.engine import host, podman
+from ocickpt.engine import criu, host, podman
 from ocickpt.engine.podman import roots
+from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import ExistsError, StorageError
 from ocickpt.gate import places, verification
-from ocickpt.gate.host_access import allowed, check_host_access
+from ocickpt.gate.host_access import allowed, check_host_access, without_refused
 from ocickpt.model import Kind, Progress, Published, Stage
 from ocickpt.store import Access, open_source, open_store
 from ocickpt.store.local import LocalStore
@@ -33,8 +35,8 @@ def read(path: Path, reference: Reference, access: Access, progress: Progress) -
     def options() -> Options:
         return Options(
             leave_running=False,
-            tcp_established=False,
-            file_locks=False,
+            tcp_established=contents.connected,
+            file_locks=criu.holds_locks(contents.locks),
             rootfs=contents.files[Kind.ROOTFS] > 0,
             volumes=contents.files[Kind.VOLUME] > 0,
         )
@@ -70,9 +72,12 @@ def write(
         found = artifact.open(source, reference)
         rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, progress)
         config, spec = verification.saved(rebuilder)
-        imported = verification.imported_config(config, spec, found.description, _roots())
+        imported = verification.imported_config(config, spec, rebuilder.extras(), found.description, _roots())
+        imported = without_refused(imported, may, progress)
         check_host_access(imported.name, imported.asked, may, progress)
         rebuilder.replace(verification.verify(rebuilder, config, spec, found.description))
+        for note in _for_podman(found.description.options, imported):
+            progress.note(note)
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
         places.check_packed(rebuilder, imported, layers, hint)
         members = imported.members(("ocickpt", "pull", str(found.reference)))
@@ -84,6 +89,15 @@ def write(
         except OSError as error:
             raise StorageError(f"{output} cannot be written: {error.strerror}") from error
     return found
+
+
+def _for_podman(made: Options, imported: Imported) -> Iterator[str]:
+    """What whoever restores the archive has to do that no archive says."""
+    if made.replayed:
+        yield f"`podman container restore` needs {' '.join(made.replayed)}, as the checkpoint was made with"
+    for each in imported.made:
+        options = " ".join(shlex.quote(f"--opt={key}={value}") for key, value in each.given.items())
+        yield f"podman makes {each.name} a plain volume, unless `podman volume create {options} {each.name}` did it"
 
 
 def _roots() -> podman.Roots:

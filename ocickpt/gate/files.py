@@ -13,14 +13,14 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from ocickpt.engine import host
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import reach
 from ocickpt.gate.expected import Expected
-from ocickpt.gate.images import FILESYSTEMS, Images, Message, text
+from ocickpt.gate.images import FILESYSTEMS, Images, Message, encoded, text
 from ocickpt.model import FileType
 
 _REGULAR, _PACKET, _NAMESPACE, _TUN, _EXTERNAL, _BPF, _FANOTIFY, _INOTIFY = 1, 10, 14, 15, 16, 19, 12, 8
@@ -62,6 +62,17 @@ _GHOSTS: Final = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S
 _MAGIC: Final = re.compile(r"/(?:\d+|self|thread-self)(?:/task/\d+)?/(?:(?:root|cwd|exe)(?:/|$)|(?:fd|map_files|ns)/)")
 """Links of /proc that lead to what a process has open (proc(5)): when CRIU opens them, it is CRIU that has it. Of what
 a process has open through one the kernel tells the file's own path."""
+
+
+def without_sizes(images: Images, paths: Collection[str]) -> dict[str, bytes]:
+    """The image of open files in which those at `paths` may have any size, if one of them is open: else CRIU restores
+    only what has a file of the size that it had (validate_file in criu/files-reg.c)."""
+    found, changed = images.changeables("files"), False
+    for file in found:
+        if file.type == _REGULAR and file.reg.HasField("size") and text(file.reg.name) in paths:
+            file.reg.ClearField("size")
+            changed = True
+    return {"files.img": encoded("files", *found)} if changed else {}
 
 
 def check_files(images: Images, expected: Expected) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from ocickpt import config
 from ocickpt.asked import Asked, check, not_allowed
+from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import PrerequisiteError
 from ocickpt.model import Progress
 from ocickpt.store.reference import Reference
@@ -19,6 +20,14 @@ def allowed(named: Reference, options: Collection[str]) -> frozenset[str]:
     """
     check(options)
     return frozenset(options) | config.load().allowed_to(named.home)
+
+
+def without_refused(imported: Imported, allowed: Collection[str], progress: Progress) -> Imported:
+    """The container without what it can do without and nobody has `allowed`; each of that is told."""
+    refused = [each for each in not_allowed(imported.asked, allowed) if each.optional]
+    for each in refused:
+        progress.note(f"the container comes back without {each.meaning}; --allow {shlex.quote(each.option)} gives it")
+    return imported.without(refused)
 
 
 def check_host_access(name: str, asked: Sequence[Asked], allowed: Collection[str], progress: Progress) -> None:

@@ -135,6 +135,14 @@ class Images:
             message.CopyFrom(self.one(name))
         return message
 
+    def changeables(self, name: str) -> list[Message]:
+        """Copies of the messages of an image, likewise."""
+        copies = []
+        for message in self.messages(name):
+            copies.append(_empty(_kind(name)[0]))
+            copies[-1].CopyFrom(message)
+        return copies
+
     def raw(self, name: str) -> bytes:
         """The bytes of an image."""
         return self._read(f"{name}.img")
@@ -154,10 +162,13 @@ class Images:
                 contents.check_pagemap(self.raw(name))
 
 
-def encoded(name: str, message: Message) -> bytes:
-    """The image of that name which consists of one message."""
-    data = message.SerializeToString()
-    return _head(_kind(name)[0]) + struct.pack("<I", len(data)) + bytes(data)
+def encoded(name: str, *messages: Message) -> bytes:
+    """The image of that name which consists of these messages."""
+    made = [_head(_kind(name)[0])]
+    for each in messages:
+        data = each.SerializeToString()
+        made += [struct.pack("<I", len(data)), bytes(data)]
+    return b"".join(made)
 
 
 def text(value: Any) -> str:

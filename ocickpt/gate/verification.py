@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from ocickpt import oci
 from ocickpt.artifact import origin, parts
+from ocickpt.artifact.extras import Extras
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Description
 from ocickpt.engine import criu, podman
@@ -37,7 +38,9 @@ def saved(rebuilder: Rebuilder) -> tuple[libpod.Record, oci.Saved]:
     return origin.configuration(rebuilder.file(parts.CONFIG)), origin.specification(rebuilder.file(parts.SPEC))
 
 
-def imported_config(config: libpod.Record, spec: oci.Saved, shown: Description, roots: podman.Roots) -> Imported:
+def imported_config(
+    config: libpod.Record, spec: oci.Saved, beyond: Extras, shown: Description, roots: podman.Roots
+) -> Imported:
     """The container as podman may get to see it, once it is the one that the description shows; IntegrityError."""
     found = import_config(config, spec, roots.graph, roots.volumes)
     if (found.id, found.name, found.image_id, found.runtime) != (
@@ -47,7 +50,7 @@ def imported_config(config: libpod.Record, spec: oci.Saved, shown: Description, 
         shown.runtime.name,
     ):
         raise IntegrityError("the checkpoint holds another container than its description shows")
-    return found
+    return found.making(beyond.volumes)
 
 
 def verify(

@@ -49,6 +49,8 @@ class Inspection:
     """What a restore has to be allowed one by one, because podman gives it nobody unasked."""
     trouble: str = ""
     """Why no restore would take it, in which case nobody knows what it asks for."""
+    lost: tuple[str, ...] = ()
+    """What of the container no restore gives back, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -147,15 +149,19 @@ def inspect(ref: str, access: Access) -> Inspection:
     reference = Reference.parse(ref)
     with closing(open_source(reference, access)) as source:
         found = artifact.open(source, reference)
-        asks, trouble = tuple[Asked, ...](), ""
+        asks, lost, trouble = tuple[Asked, ...](), tuple[str, ...](), ""
         try:
             rebuilder = Rebuilder(artifact.load_index(source, found.manifest), source, Silent())
             config, spec = verification.saved(rebuilder)
             # Where podman keeps things makes no difference to what it asks for.
-            asks = verification.imported_config(config, spec, found.description, roots.USUAL).asked
+            extras = rebuilder.extras()
+            lost = tuple(map(str, extras.lost))
+            asks = verification.imported_config(config, spec, extras, found.description, roots.USUAL).asked
         except (IntegrityError, NotFoundError, UnsupportedError) as error:
             trouble = error.message
-    return Inspection(str(found.reference), found.descriptor.digest, found.manifest, found.description, asks, trouble)
+    return Inspection(
+        str(found.reference), found.descriptor.digest, found.manifest, found.description, asks, trouble, lost
+    )
 
 
 def remove(ref: str, access: Access, progress: Progress) -> Removed:

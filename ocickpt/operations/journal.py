@@ -101,6 +101,8 @@ class Restore(Record, frozen=True, kw_only=True, tag="restore"):
     """The guard of a lazy restore."""
     volumes: tuple[str, ...] = ()
     """Volumes this restore makes; they go when it fails."""
+    made_volumes: tuple[str, ...] = ()
+    """Those of them that it makes before podman makes the container."""
     health_interval: str = ""
     """How often the container's healthcheck runs, once it is restored."""
     created_by: tuple[str, ...] = ()

@@ -216,7 +216,8 @@ class OnCreate(Way):
     def fill(self, saved: Saved, target: Target) -> None:
         """Root filesystem, volumes and /dev/shm, which podman has made; a volume is emptied again after an error."""
         saved.rebuilder.tree(Kind.ROOTFS, target.spec.root_in(target.bundle))
-        for volume in volumes(saved.config.config):
+        host = {each.name for each in saved.rebuilder.extras().volumes if each.is_of_host}
+        for volume in (each for each in volumes(saved.config.config) if each.name not in host):
             place = bundles.volume_place(target.spec, volume.destination)
             self._undo.callback(_empty, place)
             saved.rebuilder.tree(Kind.VOLUME, place, volume.name)
@@ -269,9 +270,7 @@ class OnCreate(Way):
         return restored[0]
 
     def _options(self) -> list[str]:
-        made, spec = self._saved.artifact.description.options, self.spec
-        options = ["--tcp-established"] if made.tcp_established else []
-        options += ["--file-locks"] if made.file_locks else []
+        spec, options = self.spec, list(self._saved.replayed)
         if host.lsm() == "selinux" and (label := spec.process.selinux_label):
             options += ["--lsm-profile", f"selinux:{label}"]
             if context := spec.linux.mount_label:

@@ -71,14 +71,16 @@ def _volumes(record: Restore, container: Container | None, failed: bool) -> list
     """Those of the volumes a restore makes that it has made."""
     if container:
         used = {volume.name for volume in container.volumes}
-        return [name for name in record.volumes if name in used]
+        return [name for name in dict.fromkeys((*record.volumes, *record.made_volumes)) if name in used]
+    made = [name for name in record.made_volumes if podman.volume_exists(name)]
     # podman removes the container of --rm as soon as the runtime has failed, but not its volumes.
     refused = Path(record.work) / rendezvous.REFUSED
     if not failed and not refused.exists():
-        return []
+        return made
     last = time.time() if failed else refused.stat().st_mtime
     created = {name: podman.volume_created(name) for name in record.volumes}
-    return [name for name, when in created.items() if when is not None and when <= last]
+    found = [name for name, when in created.items() if when is not None and when <= last]
+    return list(dict.fromkeys((*made, *found)))
 
 
 def _is_whole(container: Container) -> bool:

@@ -23,8 +23,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from msgspec.structs import replace
+
 from ocickpt import oci, rendezvous
-from ocickpt.artifact import Artifact, load_index
+from ocickpt.artifact import Artifact, extras, load_index, parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.engine import cgroups, criu
 from ocickpt.engine.container import Running
@@ -32,7 +34,9 @@ from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.runtime.base import Additions
+from ocickpt.errors import NotFoundError
 from ocickpt.gate import confinement, places, verification
+from ocickpt.gate.extras import give_back
 from ocickpt.lazy import attach
 from ocickpt.lazy.helpers import Helpers
 from ocickpt.model import BlobSource, Progress
@@ -51,6 +55,19 @@ class Saved:
     """The engine's configuration of the container."""
     spec: oci.Saved
     """The OCI specification it ran with."""
+
+    @cached_property
+    def replayed(self) -> tuple[str, ...]:
+        """What the runtime has to be called with for connections and locks to come back.
+
+        The description says what the dump was made with; of an archive that podman has made only the images tell.
+        """
+        made, names = self.artifact.description.options, self.rebuilder.small_files()
+        locks = criu.holds_locks(self.rebuilder.file(parts.LOCKS)) if parts.LOCKS in names else False
+        connected = any(parts.CONNECTION.fullmatch(name) for name in names)
+        return replace(
+            made, tcp_established=made.tcp_established or connected, file_locks=made.file_locks or locks
+        ).replayed
 
     @classmethod
     def read(cls, found: Artifact, source: BlobSource, progress: Progress) -> Self:
@@ -142,6 +159,7 @@ class Sequence:
         self._way, self._saved, self._pool = way, saved, pool
         self._filters: dict[int, int] = {}
         """How many seccomp filters each thread has to have."""
+        self._extras = extras.NONE
         self._frozen = False
         """Whether what was restored stands still when the runtime has ended, and knows the container."""
 
@@ -151,9 +169,18 @@ class Sequence:
         with self._way.begun(self._saved):
             container = self._way.run(self)
             if not self._frozen:
-                confinement.confine_exec(container)
+                self._confine_exec(container)
         self._way.let_go(container)
         return container
+
+    @staticmethod
+    def _confine_exec(container: Running) -> None:
+        """As `confinement.confine_exec`; one that has ended meanwhile has not failed, and nothing starts in it."""
+        try:
+            confinement.confine_exec(container)
+        except NotFoundError:
+            if freezer.tree(container.pid):
+                raise
 
     def begin_gate(self) -> None:
         """Begin with the gate's work, if there is anybody to do it meanwhile."""
@@ -178,6 +205,7 @@ class Sequence:
             self._way.spec,
         )
         self._saved.rebuilder.replace(instead)
+        self._extras = self._saved.rebuilder.extras()
         self._filters = verification.filters(self._saved.rebuilder)
 
     def gate(self) -> None:
@@ -205,5 +233,9 @@ class Sequence:
     def verify(self, container: Running) -> None:
         """Hold what was restored, and stands still, against what it may be. IntegrityError."""
         confinement.verify(container, verification.mountpoints(self._saved.rebuilder), self._filters)
+        was, spec = self._saved.artifact.description.container, self._saved.spec
+        names = frozenset({was.name, was.id[:12], spec.hostname})
+        for each in give_back(container, self._extras, names):
+            self._way.progress.note(each)
         if self._frozen:
             confinement.confine_exec(container)

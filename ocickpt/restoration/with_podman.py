@@ -10,7 +10,7 @@ lazy        a lazy restore only: its memory follows (`outcome`)
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from ocickpt.engine import criu, podman
 from ocickpt.engine.container import Running
 from ocickpt.engine.files import libtar
 from ocickpt.engine.podman.imported import Imported
+from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.errors import (
     CommandError,
     ExistsError,
@@ -83,6 +84,8 @@ class WithPodman(Way):
         super().__init__(runtime, follow, progress)
         self._options, self._prepared = options, prepared
         self._imported: Imported
+        self._made: list[VolumeOptions]
+        """Volumes that are to be made before podman makes the others."""
         self._journal: Journal[Restore]
         self._saved: Saved
         self._called: Asked | None = None
@@ -101,16 +104,18 @@ class WithPodman(Way):
         for note in preflight.check_host(told, self._prepared.facts.result()):
             self.progress.note(note)
         self._saved = saved
-        imported = verification.imported_config(saved.config, saved.spec, told, roots)
-        self._imported = imported.publishing(self._options.publish)
+        imported = verification.imported_config(saved.config, saved.spec, saved.rebuilder.extras(), told, roots)
+        allow = host_access.allowed(saved.artifact.reference, self._options.allow)
+        self._imported = host_access.without_refused(imported.publishing(self._options.publish), allow, self.progress)
         preflight.check_container(
             self._imported,
             self._options.name,
             roots,
             ignore_volumes=self._options.ignore_volumes,
-            allow=host_access.allowed(saved.artifact.reference, self._options.allow),
+            allow=allow,
             progress=self.progress,
         )
+        self._made = [each for each in self._imported.made if not podman.volume_exists(each.name)]
         saved.rebuilder.check_space(roots.graph)
 
     @contextmanager
@@ -145,6 +150,7 @@ class WithPodman(Way):
             work=str(self.work),
             runtime=imported.runtime,
             volumes=() if options.ignore_volumes else tuple(imported.volumes),
+            made_volumes=tuple(each.name for each in self._made),
             health_interval=imported.health_interval,
             created_by=("ocickpt", "restore", "--name", name, reference, f"# {key}"),
         )
@@ -179,7 +185,8 @@ class WithPodman(Way):
         Files and memory are not in it: the shim will have them put in place.
         """
         members = self._imported.members(self._journal.record.created_by)
-        if not self._options.tcp_established:
+        flags = _flags(self._options, self._saved.replayed)
+        if "--tcp-established" not in flags:
             # CRIU refuses a checkpoint with connections then: there are none to protect.
             inventory = criu.without_network_lock(self._saved.rebuilder.file(parts.INVENTORY))
             self._saved.rebuilder.replace({parts.INVENTORY: inventory})
@@ -191,7 +198,9 @@ class WithPodman(Way):
         if not self.follow:
             rebuilder.pages(work / "pages")
         rebuilder.skeleton(work / outcome.IMPORT, members, work)
-        return [*_flags(self._options), "--ignore-volumes"]
+        for volume in self._made:
+            volume.make()
+        return [*flags, "--ignore-volumes"]
 
     def _start(self, follow: Helpers) -> None:
         """Write what memory must be there first, and start the helpers, with images of their own."""
@@ -244,7 +253,10 @@ class WithPodman(Way):
         if not self._options.ignore_rootfs:
             saved.rebuilder.tree(Kind.ROOTFS, target.spec.root_in(target.bundle))
         if not self._options.ignore_volumes:
+            host = {each.name for each in self._imported.made if each.is_of_host}
             for name, place in self._imported.volumes.items():
+                if name in host:  # what is in it is there already, and not ours
+                    continue
                 saved.rebuilder.tree(Kind.VOLUME, Path(place), name)
 
     def place_images(self, saved: Saved, target: Target) -> None:
@@ -261,11 +273,14 @@ class WithPodman(Way):
             outcome.finish(self._journal, container)
 
 
-def _flags(options: RestoreOptions) -> list[str]:
+def _flags(options: RestoreOptions, replayed: Iterable[str]) -> list[str]:
     flags = ["--name", options.name] if options.name else []
-    for name in ("tcp_established", "ignore_static_ip", "ignore_static_mac", "ignore_rootfs"):
-        if getattr(options, name):
-            flags.append("--" + name.replace("_", "-"))
+    asked = [
+        "--" + name.replace("_", "-")
+        for name in ("tcp_established", "ignore_static_ip", "ignore_static_mac", "ignore_rootfs")
+        if getattr(options, name)
+    ]
+    flags += dict.fromkeys((*replayed, *asked))
     for port in options.publish:
         flags += ["--publish", port]
     return flags

@@ -31,6 +31,7 @@ from ocickpt.errors import StorageError, UnsupportedError, UsageError
 from ocickpt.model import Kind, parse_json
 from ocickpt.operations import workdir
 from ocickpt.operations.journal import Intercept, Journal
+from ocickpt.save import extras
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
 
@@ -102,7 +103,7 @@ def take_files(found: database.Recorded, work: Path) -> None:
     """Copy what the container changed in its root filesystem, its volumes and its /dev/shm; nothing of it may run."""
     subject = found.container
     (work / "volumes").mkdir(mode=0o700)
-    trees = [(volume.source, work / "volumes" / volume.name) for volume in subject.volumes]
+    trees = [(volume.source, work / "volumes" / volume.name) for volume in extras.with_content(subject)]
     if subject.upper:
         trees.append((subject.upper, work / "rootfs"))
     if subject.shm.is_mount():

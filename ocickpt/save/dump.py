@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 from ocickpt import proc, processes, rendezvous
 from ocickpt.artifact import origin, parts
+from ocickpt.artifact.extras import Lost
+from ocickpt.artifact.extras import read as read_extras
 from ocickpt.description import Options
 from ocickpt.engine import criu, host, podman
 from ocickpt.engine.container import Container
@@ -27,9 +29,12 @@ from ocickpt.engine.criu import pages
 from ocickpt.engine.files import archive
 from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.gate import confinement
+from ocickpt.gate.extras import give_back
 from ocickpt.model import Progress, Stage
 from ocickpt.operations import channel, launcher, workdir
 from ocickpt.operations.journal import Checkpoint, Journal
+from ocickpt.save.extras import take as take_extras
+from ocickpt.save.extras import with_content
 from ocickpt.versions import numbers
 
 if TYPE_CHECKING:
@@ -86,7 +91,8 @@ def dump(subject: Container, options: CheckpointOptions, journal: Journal[Checkp
     work = workdir.make(Path(journal.record.work))
     workdir.check_space(work, subject.shm)
     progress.stage(Stage.DUMPING)
-    _run_podman(subject, options, journal, work)
+    for each in _run_podman(subject, options, journal, work):
+        progress.note(str(each))
     journal.step("dumped")
     if not options.leave_running:
         pages.put_back(work, subject.image_path)
@@ -131,9 +137,11 @@ def undo(journal: Journal[Checkpoint]) -> None:
         mountpoints = [
             each.read_bytes() for each in subject.image_path.iterdir() if confinement.MOUNTS.fullmatch(each.name)
         ]
-        podman.restore_in_place(subject)
+        podman.restore_in_place(subject, record.options.replayed)
         with suppress(NotFoundError):  # it runs, or has ended since
-            confinement.complete(podman.container(subject.id).running, mountpoints)
+            again = podman.container(subject.id).running
+            confinement.complete(again, mountpoints)
+            give_back(again, read_extras(Path(record.work)), frozenset({subject.name, subject.id[:12]}))
     elif is_whole(record):
         keep(journal, record.reason)
         gone = "removed it (--rm)" if subject is None else "started it anew"
@@ -196,8 +204,11 @@ def _without_shim(subject: Container) -> str:
     return ""
 
 
-def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal[Checkpoint], work: Path) -> None:
-    captured = journal.record.captured
+def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal[Checkpoint], work: Path) -> list[Lost]:
+    """What of the container nothing can give back."""
+    captured, lost = journal.record.captured, list[Lost]()
+    if not captured:  # nobody tells when it stands still
+        lost.extend(take_extras(subject, work).lost)
     flags = {
         "--leave-running": options.leave_running,
         "--tcp-established": options.tcp_established,
@@ -213,7 +224,9 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
         plan["trees"] = [] if options.ignore_rootfs else [[str(subject.upper), str(work / "rootfs")]]
         if not options.ignore_volumes:
             (work / "volumes").mkdir(mode=0o700)
-            plan["trees"] += [[str(volume.source), str(work / "volumes" / volume.name)] for volume in subject.volumes]
+            plan["trees"] += [
+                [str(volume.source), str(work / "volumes" / volume.name)] for volume in with_content(subject)
+            ]
         if options.leave_running and subject.shm.is_mount():
             # podman takes it too, but only after the runtime has let the container run on.
             plan["trees"].append([str(subject.shm), str(work / parts.SHM)])
@@ -224,6 +237,7 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
             return plan
         if message.get("event") == "captured" and not message.get("error"):
             workdir.check_space(work, subject.shm)
+            lost.extend(take_extras(subject, work).lost)  # it stands still
             journal.step("captured")
             return {"ok": True}
         raise StorageError(
@@ -244,6 +258,7 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
             "podman did not call the runtime through the shim, so the container's files were not captured",
             hint="`ocickpt doctor` tells what is wrong with the shim",
         )
+    return lost
 
 
 def _explain(subject: Container, result: proc.Result) -> OcickptError:

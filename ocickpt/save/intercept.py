@@ -21,7 +21,7 @@ from ocickpt.errors import UnsupportedError
 from ocickpt.log import say, told
 from ocickpt.model import Silent
 from ocickpt.operations.journal import Intercept, Journal
-from ocickpt.save import collect, unpublished
+from ocickpt.save import collect, extras, unpublished
 from ocickpt.store import Access, Reference, Retry
 from ocickpt.versions import numbers
 
@@ -119,6 +119,7 @@ def _dump(made: Journal[Intercept], found: database.Recorded, call: list[str], r
     status = 1
     good = ours(lambda: pages.clear(found.container.image_path))  # what an earlier one left would get mixed in
     good = good and (not runs_on or ours(freeze))
+    good = good and ours(lambda: extras.take(found.container, work))
     try:
         status = proc.call([*call, "checkpoint", *rest])
     finally:

@@ -14,7 +14,7 @@ from ocickpt.engine.podman import database
 from ocickpt.log import say, told
 from ocickpt.model import Silent
 from ocickpt.operations import journal, launcher
-from ocickpt.save import collect, intercept, unpublished
+from ocickpt.save import collect, extras, intercept, unpublished
 
 
 def push(container: str, bundle: str) -> int:
@@ -54,6 +54,7 @@ def _package(found: database.Recorded, text: str, *, quiet: bool) -> None:
     made = collect.begin(found, text, options)
     try:
         collect.take_files(found, Path(made.record.work))
+        extras.take(found.container, Path(made.record.work))
         collect.take_images(found, Path(made.record.work))
         made.step("dumped")
     except BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ocickpt import rendezvous
-from ocickpt.artifact import publishing
+from ocickpt.artifact import extras, publishing
 from ocickpt.artifact.parts import Parts
 from ocickpt.model import Progress, Published
 from ocickpt.operations.journal import Dumping
@@ -18,7 +18,7 @@ def publish(record: Dumping, store: Store, local: LocalStore, reference: Referen
     """Make the dump of that journal the artifact `reference` in `store`."""
     work = Path(record.work)
     return publishing.publish(
-        Parts(work / rendezvous.EXPORT, work if record.captured else None, record.lowers),
+        Parts(work / rendezvous.EXPORT, work if record.captured else None, record.lowers, work / extras.NAME),
         record.name,
         lambda: record.options,
         image_digest=record.image_digest,

@@ -18,7 +18,9 @@ from typing import Any, Final
 
 from ocickpt import asked, oci
 from ocickpt.artifact import origin
+from ocickpt.artifact.extras import Extras, File, Lost, Process, Socket, Thread
 from ocickpt.engine import criu
+from ocickpt.engine.podman import etc
 from ocickpt.engine.podman.imported import import_config
 from ocickpt.errors import OcickptError
 from ocickpt.gate import profile
@@ -363,6 +365,28 @@ def read_image(data: bytes) -> None:
         raise Find("an inventory without a network lock is none")
 
 
+def read_extras(data: bytes) -> None:
+    """What neither podman nor CRIU saved; an /etc/hosts of it beside one that podman made."""
+    found = Extras.from_bytes(data)
+    for each in found.lost:
+        if not str(each).isprintable():
+            raise Find("what is lost cannot be shown")
+    for file in found.files:
+        if b"10.88.0.9\tother" not in etc.merged(file.content, b"10.88.0.9\tother\n", {"web"}, {"other"}):
+            raise OcickptError("it has no line of its own addresses")
+
+
+def extras_seeds() -> Iterator[bytes]:
+    yield b"{}"
+    yield Extras(
+        (Lost("personality", "1", "0x20000"), Lost("socket", "/tmp/a")),
+        (Thread(1, (0, 2), 2, 7, 50),),
+        (Process(1, 0x33),),
+        (File("/etc/hosts", b"127.0.0.1 localhost\n10.88.0.2\tweb\n"),),
+        (Socket("/run/a", "/run/b"),),
+    ).to_bytes()
+
+
 def image_seeds() -> Iterator[bytes]:
     yield from IMAGES.values()
 
@@ -376,6 +400,7 @@ TARGETS: Final = {
     "container": Target(read_container, choice_seeds, share=3),
     "specification": Target(read_specification, specification_seeds),
     "configuration": Target(read_configuration, configuration_seeds),
+    "extras": Target(read_extras, extras_seeds),
     "seccomp-profile": Target(read_profile, profile_seeds),
     "seccomp-filter": Target(read_filter, filter_seeds),
     "images": Target(check_images, choice_seeds, needs_lab=True, share=5),

@@ -184,12 +184,40 @@ def test_another_spelling_in_the_specification_does_not_pass(path: tuple[str, st
         "run.oci.handler",
         "run.oci.seccomp.receiver",
         "org.systemd.property.Wants",
-        "io.podman.annotations.cid-file",
+        "io.ocickpt.push",
+        "io.containers.trace-syscall",
     ],
 )
-def test_an_annotation_that_runtimes_act_on_does_not_pass(annotation: str) -> None:
+def test_an_annotation_that_is_acted_on_is_asked_for(annotation: str) -> None:
+    found = load(spec=spec_with("annotations", annotation, value="/etc/passwd"))
+    (asked_for,) = (each for each in found.asked if each.optional)
+    assert asked_for.option == f"annotation={annotation}=/etc/passwd"
+    assert written(found)[1]["annotations"] == SPEC["annotations"] | {annotation: "/etc/passwd"}
+    left = found.without([asked_for])
+    assert written(left)[1]["annotations"] == SPEC["annotations"]
+    assert [each.kind for each in left.asked] == ["mount"]
+
+
+@pytest.mark.parametrize("annotation", ["io.podman.annotations.cid-file", "io.ocickpt.restore"])
+def test_an_annotation_of_how_it_was_made_does_not_pass(annotation: str) -> None:
     found = load(spec=spec_with("annotations", annotation, value="/etc/passwd"))
     assert written(found)[1]["annotations"] == SPEC["annotations"]
+    assert [each.kind for each in found.asked] == ["mount"]
+
+
+def test_a_note_passes_unless_a_hook_of_this_host_acts_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_with("annotations", "my.app", value="of ours\n")
+    found = load(spec=spec)
+    assert written(found)[1]["annotations"] == SPEC["annotations"] | {"my.app": "of ours\n"}
+    assert [each.kind for each in found.asked] == ["mount"]
+    spec["annotations"]["my.app"] = "of ours"
+    monkeypatch.setattr("ocickpt.engine.podman.annotations._HOOKS", (str(tmp_path),))
+    hook = tmp_path / "trace.json"
+    for when, acted in (({"^my[.]": "ours$"}, 1), ({"^my[.]": "^ours"}, 0), ({"(": ""}, 1), (None, 0)):
+        hook.write_text(json.dumps({"when": {"annotations": when, "always": True}}))
+        assert [each.kind for each in load(spec=spec).asked].count("annotation") == acted, when
+    hook.write_text("{")
+    assert "annotation=my.app=of ours" in [each.option for each in load(spec=spec).asked]
 
 
 @pytest.mark.parametrize("key", ["listenerPath", "ListenerPath", "listenerMetadata"])
@@ -571,8 +599,18 @@ def test_every_kind_is_shown_here() -> None:
     """But for those that other tests here show, and what depends on the host."""
     shown = {option.partition("=")[0] for _, options in (*BESIDE, *BELOW) for option in options}
     elsewhere = {
-        *("apparmor", "cap", "filesystem", "namespace", "oom-score-adj", "privileged", "scheduling", "seccomp"),
-        *("secret", "selinux", "syscall", "unmask", "volume"),
+        *(
+            "annotation",
+            "apparmor",
+            "cap",
+            "filesystem",
+            "namespace",
+            "oom-score-adj",
+            "privileged",
+            "scheduling",
+            "seccomp",
+        ),
+        *("secret", "selinux", "syscall", "unmask", "volume", "volume-opt"),
     }
     assert shown | elsewhere == set(asked.KINDS)
     assert not shown & elsewhere

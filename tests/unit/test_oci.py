@@ -64,7 +64,7 @@ def test_what_a_bundle_has_more_is_not_the_checkpoints() -> None:
     assert bundle.hooks.create_runtime == (oci.Hook("/x"),)
     assert bundle.annotations["run.oci.handler"] == "krun"
     assert oci.plain(oci.read(value, "specification")) == {
-        "annotations": {"io.container.manager": "libpod"},
+        "annotations": {"run.oci.handler": "krun", "io.container.manager": "libpod"},
         "linux": {"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}},
     }
 

@@ -4,6 +4,7 @@ from ocickpt.engine.criu.configuration import ignores_cgroups
 from ocickpt.engine.criu.configuration import write as configure
 from ocickpt.engine.criu.images import (
     architecture,
+    holds_locks,
     images_lsm,
     lazy_areas,
     mount_flags,
@@ -16,6 +17,7 @@ from ocickpt.engine.criu.logs import log_errors
 __all__ = [
     "architecture",
     "configure",
+    "holds_locks",
     "ignores_cgroups",
     "images_lsm",
     "lazy_areas",

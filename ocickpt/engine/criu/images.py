@@ -30,6 +30,8 @@ _PRIVATE, _NOT_LAZY = 0x22, 0x42000
 """MAP_PRIVATE and MAP_ANONYMOUS; MAP_LOCKED and MAP_HUGETLB (asm-generic/mman.h)."""
 _KERNELS = 1 << 2 | 1 << 3 | 1 << 12
 """VMA_AREA_VSYSCALL, VMA_AREA_VDSO and VMA_AREA_VVAR (criu/include/image.h)."""
+_EMPTY = 8
+"""Bytes of an image that has no entries: two magic numbers (criu/image.c)."""
 _NO_NETWORK_LOCK = bytes([11 << 3, 2])
 """``network_lock_method``, a varint: NETWORK_LOCK_SKIP (images/inventory.proto, criu/include/cr_options.h)."""
 
@@ -46,6 +48,12 @@ def images_lsm(inventory: bytes) -> ImagesLsm:
 def architecture(core: bytes) -> str:
     """The architecture that a core image is of, by Go's name (images/core.proto: mtype); empty if unknown."""
     return _MARCH.get(_entries(core, "a core image")[0].get("mtype", 0), "")
+
+
+def holds_locks(filelocks: bytes) -> bool:
+    """Whether there are locks in filelocks.img: without --file-locks CRIU dumps no container that holds any, and
+    restores none of those it has dumped (criu/file-lock.c)."""
+    return len(filelocks) > _EMPTY
 
 
 def without_network_lock(inventory: bytes) -> bytes:

@@ -46,6 +46,7 @@ class _State(Printed, frozen=True):
     started_at: str = ""
     checkpointed: bool = False
     restored: bool = False
+    restored_at: str = ""
     pid: int = 0
     conmon_pid: int = 0
 
@@ -70,6 +71,15 @@ class _Settings(Printed, frozen=True):
     create_command: tuple[str, ...] = ()
 
 
+class _Joined(Printed, frozen=True):
+    gateway: str = ""
+    ipv6_gateway: str = msgspec.field(default="", name="IPv6Gateway")
+
+
+class _Networks(Printed, frozen=True):
+    networks: dict[str, _Joined] = {}
+
+
 class _Inspected(Printed, frozen=True):
     """What `podman container inspect` prints, as far as it is read."""
 
@@ -89,6 +99,7 @@ class _Inspected(Printed, frozen=True):
     exec_ids: tuple[str, ...] = msgspec.field(default=(), name="ExecIDs")
     mounts: tuple[_Mount, ...] = ()
     graph_driver: _Driver = _Driver()
+    network_settings: _Networks = _Networks()
 
 
 class _Image(Printed, frozen=True):
@@ -101,6 +112,8 @@ class _Image(Printed, frozen=True):
 class _Volume(Printed, frozen=True):
     name: str
     created_at: str
+    driver: str = ""
+    options: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +182,12 @@ def volume_created(name: str) -> float | None:
     return datetime.fromisoformat(value.created_at).timestamp() if value and value.name == name else None
 
 
+def volume_options(name: str) -> tuple[str, dict[str, str]]:
+    """The driver of a volume, and what it was made with. CommandError."""
+    found = _first(proc.run([PROGRAM, "volume", "inspect", "--", name]), _Volume)
+    return found.driver, found.options
+
+
 def secret_exists(name: str) -> bool:
     """Whether there is a secret of that name or id."""
     return proc.run([PROGRAM, "secret", "exists", "--", name], check=False).returncode == 0
@@ -210,9 +229,9 @@ def restore_command(
     return proc.Background(argv, environment=environment)
 
 
-def restore_in_place(subject: Container) -> None:
-    """`podman container restore` of a container that was checkpointed on this host."""
-    proc.run([PROGRAM, "container", "restore", subject.id])
+def restore_in_place(subject: Container, flags: Sequence[str]) -> None:
+    """`podman container restore` of a container that was checkpointed on this host, with the `flags` of its dump."""
+    proc.run([PROGRAM, "container", "restore", *flags, subject.id])
 
 
 def remove_container(name: str) -> None:
@@ -315,4 +334,11 @@ def _container(value: _Inspected) -> Container:
         private_pids=host.pid_mode in ("", "private"),
         pausable=host.cgroups != "disabled",
         created_by=value.config.create_command,
+        restored_at=state.restored_at,
+        servers=tuple(
+            address
+            for each in value.network_settings.networks.values()
+            for address in (each.gateway, each.ipv6_gateway)
+            if address
+        ),
     )

@@ -20,8 +20,9 @@ import msgspec
 
 from ocickpt import oci, structs
 from ocickpt.engine.container import Container, Volume
+from ocickpt.engine.podman import commands, storage
 from ocickpt.engine.podman import config as libpod
-from ocickpt.engine.podman import storage
+from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -41,6 +42,13 @@ class _State(msgspec.Struct, frozen=True, rename="camel"):
     restored_time: str = _ZERO
     new_exec_sessions: dict[str, object] = {}
     network_status: Any = None
+
+
+class _Volume(msgspec.Struct, frozen=True, rename="camel"):
+    """What podman wrote down about a volume (VolumeConfig in libpod/volume.go)."""
+
+    volume_driver: str = ""
+    volume_options: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +98,53 @@ def read(bundle: Path) -> Recorded:
         ) from error
 
 
+def volume_options(subject: Container) -> tuple[VolumeOptions, ...]:
+    """How those of its volumes were made that are not plain ones; UnsupportedError for one of another driver."""
+    found = []
+    for volume in subject.volumes:
+        made = _made(subject.graph_root, volume.name)
+        if made.volume_driver not in ("", "local"):
+            raise UnsupportedError(
+                f"container {subject.name!r} has the volume {volume.name!r} of the driver {made.volume_driver!r}, whose"
+                " content no checkpoint holds"
+            )
+        given = {key: made.volume_options[key] for key in ("type", "device", "o") if key in made.volume_options}
+        if given:
+            found.append(VolumeOptions(volume.name, **given))
+    return tuple(found)
+
+
+def _made(graph_root: Path, name: str) -> _Volume:
+    try:
+        row = _row(graph_root, "SELECT JSON FROM VolumeConfig WHERE Name = ?", name)
+    except UnsupportedError:  # an older podman's: it can be asked of volumes, whose locks it does not hold
+        driver, options = commands.volume_options(name)
+        return _Volume(driver, options)
+    return structs.read(json.loads(row[0] if row else b"{}"), _Volume, f"record of the volume {name}")
+
+
 def _rows(graph_root: Path, container: str) -> tuple[bytes, bytes]:
+    query = "SELECT c.JSON, s.JSON FROM ContainerConfig c JOIN ContainerState s ON s.ID = c.ID WHERE c.ID = ?"
+    row = _row(graph_root, query, container)
+    if row is None:
+        raise UnsupportedError(f"podman's database in {graph_root} knows no container {container[:12]}")
+    config, state = row
+    return config, state
+
+
+def _row(graph_root: Path, query: str, key: str) -> list[bytes] | None:
+    """The one row that a query finds."""
     for path in (graph_root / "db.sql", graph_root / "libpod" / "db.sql"):
         if path.is_file():
             break
     else:
         raise UnsupportedError(f"podman keeps no SQLite database in {graph_root}")
-    query = "SELECT c.JSON, s.JSON FROM ContainerConfig c JOIN ContainerState s ON s.ID = c.ID WHERE c.ID = ?"
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_PATIENCE)) as database:
-            row = database.execute(query, (container,)).fetchone()
+            row = database.execute(query, (key,)).fetchone()
     except sqlite3.Error as error:
         raise StorageError(f"podman's database {path} cannot be read: {error}") from error
-    if row is None:
-        raise UnsupportedError(f"podman's database {path} knows no container {container[:12]}")
-    config, state = (each.encode() if isinstance(each, str) else bytes(each) for each in row)
-    return config, state
+    return row and [each.encode() if isinstance(each, str) else bytes(each) for each in row]
 
 
 def _container(bundle: Path, record: libpod.Record, state: _State, spec: oci.Bundle) -> Container:
@@ -146,7 +185,16 @@ def _container(bundle: Path, record: libpod.Record, state: _State, spec: oci.Bun
         driver=bundle.parents[1].name.removesuffix("-containers"),
         upper=upper,
         lowers=lowers,
+        restored_at=state.restored_time,
+        servers=_servers(state.network_status),
     )
+
+
+def _servers(status: Any) -> tuple[str, ...]:
+    """The name servers of its networks (StatusBlock in containers/common libnetwork/types)."""
+    blocks = status.values() if isinstance(status, dict) else ()
+    found = [each.get("dns_server_ips") or () for each in blocks if isinstance(each, dict)]
+    return tuple(str(address) for addresses in found for address in addresses)
 
 
 def _layers(root: Path) -> tuple[Path | None, tuple[Path, ...]]:

@@ -23,9 +23,11 @@ from msgspec.structs import replace
 from ocickpt import oci
 from ocickpt.asked import READ_ONLY, Asked
 from ocickpt.engine.podman import config as libpod
+from ocickpt.engine.podman.annotations import acted_on, passed
 from ocickpt.engine.podman.config import Config
 from ocickpt.engine.podman.privileges import privileges
 from ocickpt.engine.podman.services import own_aliases, services
+from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.engine.runtime import table
 from ocickpt.errors import IntegrityError, UnsupportedError
 
@@ -65,6 +67,8 @@ class Imported:
     """What the container would have that podman gives nobody unasked, these files and directories among it."""
     health_interval: str
     """The interval of its healthcheck as podman writes durations; empty without one."""
+    made: tuple[VolumeOptions, ...] = ()
+    """Those of its volumes that have to be made otherwise than podman makes them, and how."""
 
     @property
     def id(self) -> str:
@@ -99,6 +103,20 @@ class Imported:
         asked = tuple(each for each in self.asked if each.kind != "port")
         return replaced(self, config=replace(self.config, new_port_mappings=()), asked=asked)
 
+    def making(self, volumes: Collection[VolumeOptions]) -> Imported:
+        """With these volumes made as they were. IntegrityError for one that it does not have."""
+        if not {each.name for each in volumes} <= self.volumes.keys():
+            raise IntegrityError("the checkpoint says how volumes were made that its container has not")
+        asked = (each.asked() for each in volumes)
+        return replaced(self, made=tuple(volumes), asked=(*self.asked, *filter(None, asked)))
+
+    def without(self, refused: Collection[Asked]) -> Imported:
+        """Without what it can do without, of which these were `refused`: annotations."""
+        left = {each.value.partition("=")[0] for each in refused if each.kind == "annotation"}
+        kept = {name: value for name, value in self.spec.annotations.items() if name not in left}
+        asked = tuple(each for each in self.asked if each not in refused)
+        return replaced(self, spec=replace(self.spec, annotations=kept), asked=asked)
+
     def members(self, created_by: tuple[str, ...]) -> dict[str, bytes]:
         """The two files of a checkpoint archive that hold these; podman will show `created_by` as what made it."""
         config, spec = libpod.plain(self.config, created_by), oci.plain(self.spec)
@@ -122,15 +140,22 @@ def import_config(record: libpod.Record, spec: oci.Saved, graph_root: Path, volu
     volumes, secrets = _volumes(config, volume_root), _secrets(config)
     mounts, shown = _mounts(spec, volumes)
     namespaces, shared = _namespaces(spec, made=config.create_net_ns)
-    linux, annotations = replace(spec.linux, namespaces=namespaces), _annotations(spec.annotations, config)
-    spec = replace(spec, mounts=mounts, linux=linux, annotations=annotations)
+    linux, kept = replace(spec.linux, namespaces=namespaces), passed(spec.annotations, config)
+    spec = replace(spec, mounts=mounts, linux=linux, annotations=kept)
     return Imported(
         config,
         spec,
         volumes,
         secrets,
         tuple(sorted(shown)),
-        (*_directories(shown), *privileges(config, spec), *shared, *_given(secrets), *services(config, spec.hostname)),
+        (
+            *_directories(shown),
+            *privileges(config, spec),
+            *shared,
+            *_given(secrets),
+            *services(config, spec.hostname),
+            *acted_on(kept),
+        ),
         _interval(config.healthcheck),
     )
 
@@ -186,16 +211,6 @@ def _checked(config: Config) -> Config:
         base_hosts_file=config.base_hosts_file if config.base_hosts_file in _HOSTS_FILES else "",
         named_volumes=tuple(replace(each, options=_harmless(each.options)) for each in config.named_volumes),
         new_networks={name: own_aliases(each) for name, each in config.new_networks.items()},
-    )
-
-
-def _annotations(given: oci.Annotations, config: Config) -> oci.Annotations:
-    """What systemd is told of how to stop it is what podman's configuration says (generateSpec, libpod)."""
-    return replace(
-        given,
-        stop_signal=str(config.stop_signal) if given.stop_signal else "",
-        kill_signal=str(config.stop_signal) if given.kill_signal and config.stop_signal else "",
-        stop_timeout=f"uint64 {config.stop_timeout * 1000000}" if given.stop_timeout and config.stop_timeout else "",
     )
 
 

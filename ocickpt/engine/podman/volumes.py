@@ -1,0 +1,63 @@
+"""Volumes that podman was told how to make: of memory, of a directory, device or share of the host, for a user.
+
+podman's checkpoint has their content and not that; its restore makes plain ones, on disk.
+
+Source: podman-volume-create(1); podman libpod/volume_internal_linux.go (mount), which has mount(8) mount them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from ocickpt import proc
+from ocickpt.asked import Asked
+from ocickpt.errors import IntegrityError
+
+_MEMORY: Final = "tmpfs"
+_OF_MEMORY: Final = re.compile(
+    r"(size|mode|uid|gid|nr_inodes|nr_blocks)=[0-9A-Za-z%]+|nodev|nosuid|noexec|ro|rw|noatime|nodiratime|relatime"
+)
+_PLAIN: Final = re.compile(r"(uid|gid|size|inodes)=[0-9A-Za-z]+|noquota")
+_SOURCE: Final = re.compile(r"[A-Za-z0-9_./-]*")
+_Text: TypeAlias = Annotated[str, Meta(max_length=4096)]
+
+
+class VolumeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a volume was made: `type`, `device` and `o` as `podman volume create --opt` has them, of the driver local."""
+
+    name: Annotated[str, Meta(max_length=255, pattern=r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")]
+    type: _Text = ""
+    device: _Text = ""
+    o: _Text = ""
+
+    @property
+    def is_of_host(self) -> bool:
+        """Whether its content is something that is there without it."""
+        return bool(self.type or self.device) and self.type != _MEMORY
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Those of its options that there are."""
+        return {key: value for key in ("type", "device", "o") if (value := getattr(self, key))}
+
+    def asked(self) -> Asked | None:
+        """How it is asked for, unless podman would make it for anybody. IntegrityError for what mount(8) would take
+        for an option."""
+        if any(each.startswith("-") for each in self.given.values()):
+            raise IntegrityError(f"the volume {self.name} was made with what podman never takes")
+        words = self.o.split(",") if self.o else []
+        harmless = _OF_MEMORY if self.type == _MEMORY else _PLAIN
+        if not self.is_of_host and _SOURCE.fullmatch(self.device) and all(map(harmless.fullmatch, words)):
+            return None
+        shown = ",".join(f"{key}={value}" for key, value in self.given.items())
+        what = self.device or self.type or self.o
+        return Asked("volume-opt", f"{self.name}:{shown}", f"the volume {self.name}, which is {what} of the host")
+
+    def make(self) -> None:
+        """Have podman make it. CommandError."""
+        options = [f"--opt={key}={value}" for key, value in self.given.items()]
+        proc.run(["podman", "volume", "create", *options, "--", self.name])

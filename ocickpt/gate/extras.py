@@ -1,0 +1,91 @@
+"""What CRIU and podman leave out is given back to a container that stands still (`artifact.extras`).
+
+The artifact's author chose it: no thread gets more of it than a process of such a container can give itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ocickpt import oci
+from ocickpt.artifact.extras import Extras
+from ocickpt.engine import attributes, freezer, sockets, threads
+from ocickpt.engine.container import Running
+from ocickpt.engine.podman import etc
+from ocickpt.errors import IntegrityError
+from ocickpt.gate import confinement
+from ocickpt.gate.expected import Expected
+
+_SHOWN = 80
+
+
+def give_back(container: Running, saved: Extras, names: frozenset[str]) -> list[str]:
+    """Give it back; `names` are those that the container had. In sentences, what cannot be.
+
+    Raises IntegrityError for more than the container may have.
+    """
+    told, spec = [str(each) for each in saved.lost], confinement.specification(container.bundle)
+    expected = Expected.of(spec)
+    if saved.threads or saved.processes:
+        told += _attributes(container, saved, spec, expected)
+    own = {container.name, container.id[:12], spec.hostname}
+    places = etc.sources(spec, container.id)
+    for file in saved.files:
+        if file.path in places:
+            with _told(f"its changes to {file.path}", told):
+                etc.put_back(file.path, file.content, places[file.path], names, own)
+    for socket in saved.sockets:
+        with _told(f"the name {socket.path!r} of a unix socket", told):
+            sockets.rename(container.pid, socket.bound, socket.path)
+    return told
+
+
+def _attributes(container: Running, saved: Extras, spec: oci.Bundle, expected: Expected) -> Iterator[str]:
+    everywhere = attributes.all_cpus(freezer.place_of(spec.linux.cgroups_path))
+    by_id, leaders = _threads(container.pid)
+    told, unbound = list[str](), set[int]()
+    for each in saved.threads:
+        if (thread := by_id.get(each.id)) is None:
+            continue
+        if each.io_class == attributes.REAL_TIME and not expected.may("SYS_NICE") and not expected.may("SYS_ADMIN"):
+            raise IntegrityError(f"thread {each.id} is to have real-time I/O, which its container cannot give it")
+        if each.cpus and not everywhere.intersection(each.cpus):
+            unbound.update(each.cpus)
+        elif each.cpus:
+            with _told(f"that thread {each.id} is bound to processors", told):
+                attributes.bind(thread, everywhere.intersection(each.cpus))
+        if each.io_class:
+            with _told(f"the I/O priority of thread {each.id}", told):
+                attributes.set_io_priority(thread, attributes.IoPriority(each.io_class, each.io_level))
+        if each.timer_slack is not None:
+            with _told(f"the timer slack of thread {each.id}", told):
+                attributes.set_timer_slack(thread, each.timer_slack)
+    for process in saved.processes:
+        if process.id in leaders:
+            with _told(f"what a core dump of process {process.id} holds", told):
+                attributes.set_core_filter(leaders[process.id], process.core_filter)
+    if unbound:
+        numbers = ", ".join(map(str, sorted(unbound)[:_SHOWN]))
+        told.append(f"threads were bound to processors that are not here ({numbers}): they run on any")
+    yield from told
+
+
+def _threads(first: int) -> tuple[dict[int, int], dict[int, int]]:
+    """The threads, and the processes, of a container by their ids in its pid namespace."""
+    by_id, leaders, level = dict[int, int](), dict[int, int](), 0
+    for pid in freezer.tree(first):
+        for thread in threads.threads(pid):
+            level = level or len(thread.ids)
+            by_id[thread.ids[level - 1]] = thread.id
+            if thread.id == pid:
+                leaders[thread.ids[level - 1]] = pid
+    return by_id, leaders
+
+
+@contextmanager
+def _told(what: str, told: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        told.append(f"{what[:200]} cannot be given back: {error.strerror or error}")

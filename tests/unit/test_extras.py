@@ -1,0 +1,251 @@
+"""What neither podman nor CRIU saves of a container: taken, held to bounds, given back to processes of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from msgspec.structs import replace
+
+from ocickpt import oci
+from ocickpt.artifact.extras import Extras, File, Lost, Process, Socket, Thread
+from ocickpt.description import USUAL_OPTIONS
+from ocickpt.engine import attributes, sockets, threads
+from ocickpt.engine.container import Container, Running
+from ocickpt.engine.podman import etc
+from ocickpt.engine.podman.volumes import VolumeOptions
+from ocickpt.errors import IntegrityError
+from ocickpt.gate import confinement
+from ocickpt.gate import extras as gate
+from tests.unit.test_imported_config import load
+
+ID = "5" * 64
+
+
+@pytest.fixture
+def process() -> Iterator[int]:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+        yield child.pid
+        child.kill()
+
+
+def running(monkeypatch: pytest.MonkeyPatch, pid: int, **spec: Any) -> Running:
+    found = oci.read_bundle(spec, "bundle's config.json")
+    monkeypatch.setattr(confinement, "specification", lambda _: found)
+    return Running(ID, "copy", "crun", Path("/b"), pid, 1)
+
+
+def container(started: str) -> Container:
+    return cast("Container", SimpleNamespace(id=ID, name="web", started=started, restored_at="", servers=()))
+
+
+def number(pid: int) -> int:
+    return next(iter(threads.threads(pid))).ids[0]
+
+
+def test_it_comes_back_as_it_was_written() -> None:
+    found = Extras(
+        (Lost("socket", "/a\n"),),
+        (Thread(1, (1, 3), 2, 7, 0),),
+        (Process(1, 7),),
+        (File("/etc/hosts", b"\xff\n"),),
+        (Socket("/run/a", "/run/b"),),
+    )
+    assert Extras.from_bytes(found.to_bytes()) == found
+    assert str(found.lost[0]).isprintable()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"threads": [{"id": 0}]},
+        {"threads": [{"id": 1, "cpus": [-1]}]},
+        {"threads": [{"id": 1, "cpus": [1 << 16]}]},
+        {"threads": [{"id": 1, "ioClass": 4}]},
+        {"threads": [{"id": 1, "ioClass": 2, "ioLevel": 8}]},
+        {"threads": [{"id": 1, "timerSlack": -1}]},
+        {"processes": [{"id": 1, "coreFilter": 1 << 9}]},
+        {"files": [{"path": "/etc/passwd", "content": ""}]},
+        {"files": [{"path": "/etc/hosts", "content": "?"}]},
+        {"sockets": [{"bound": "a", "path": "/b"}]},
+        {"lost": [{"kind": "rootkit", "of": "1"}]},
+        [],
+    ],
+    ids=str,
+)
+def test_what_nobody_writes_is_refused(value: object) -> None:
+    with pytest.raises(IntegrityError):
+        Extras.from_bytes(json.dumps(value).encode())
+
+
+def test_a_thread_gets_what_it_had(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = min(attributes.all_cpus(None))
+    saved = Extras(threads=(Thread(number(process), (cpu, 60000), 3, 0, 777),), processes=(Process(process, 1),))
+    assert gate.give_back(running(monkeypatch, process), saved, frozenset()) == []
+    assert attributes.cpus(process) == {cpu}
+    assert attributes.io_priority(process) == attributes.IoPriority(3, 0)
+    assert attributes.timer_slack(process) == 777
+    assert attributes.core_filter(process) == 1
+    assert attributes.personality(process, process) == 0
+
+
+def test_processors_that_are_not_here_are_told(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = attributes.cpus(process)
+    saved = Extras(threads=(Thread(number(process), (60001, 60000)), Thread(1 << 30, (0,))))
+    (told,) = gate.give_back(running(monkeypatch, process), saved, frozenset())
+    assert told == "threads were bound to processors that are not here (60000, 60001): they run on any"
+    assert attributes.cpus(process) == before
+
+
+def test_real_time_is_not_for_everybody(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = Extras(threads=(Thread(number(process), (), 1, 0),))
+    with pytest.raises(IntegrityError, match="real-time I/O"):
+        gate.give_back(running(monkeypatch, process), saved, frozenset())
+    assert attributes.io_priority(process) is None
+
+
+def test_lists_of_processors() -> None:
+    assert attributes._numbers("0-2,5\n") == {0, 1, 2, 5}
+    assert attributes._numbers("\n") == frozenset()
+
+
+MADE = b"127.0.0.1\tlocalhost\n10.88.0.1\thost.containers.internal host.docker.internal\n10.88.0.9\tffff copy\n"
+SAVED = b"127.0.0.1 localhost\n10.88.0.2\t5555 web\n10.1.1.1 host.containers.internal\n10.9.9.9 mine web\n# of ours\n"
+
+
+def test_an_etc_hosts_has_the_addresses_it_has_now() -> None:
+    found = etc.merged(SAVED, MADE, {"5555", "web"}, {"ffff", "localhost"})
+    assert found == (
+        b"127.0.0.1 localhost\n10.88.0.9\tffff copy\n10.88.0.1\thost.containers.internal host.docker.internal\n"
+        b"10.9.9.9 mine web\n# of ours\n"
+    )
+
+
+def specified(directory: Path) -> oci.Bundle:
+    userdata = directory / "overlay-containers" / ID / "userdata"
+    userdata.mkdir(parents=True, exist_ok=True)
+    mounts = [
+        {"destination": f"/etc/{name}", "type": "bind", "source": str(userdata / name)}
+        for name in ("hosts", "resolv.conf", "hostname")
+    ]
+    mounts += [{"destination": "/etc/passwd", "type": "bind", "source": str(userdata / "passwd")}]
+    return oci.read_bundle({"mounts": mounts}, "x")
+
+
+def test_files_of_the_host_are_none_of_podmans(tmp_path: Path) -> None:
+    spec = specified(tmp_path)
+    assert set(etc.sources(spec, ID)) == set(etc.FILES)
+    assert etc.sources(spec, "6" * 64) == {}
+    assert (
+        etc.sources(oci.read_bundle({"mounts": [{"destination": "/etc/hosts", "source": "/etc/hosts"}]}, "x"), ID) == {}
+    )
+
+
+def test_only_what_was_changed_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, subject = specified(tmp_path), container("2100-01-01T00:00:00.123456789Z")
+    texts = {"/etc/hosts": b"127.0.0.1 localhost\n10.5.5.5 host\n", "/etc/resolv.conf": b"nameserver 10.5.5.1\n"}
+    monkeypatch.setattr(etc, "_text", lambda path: texts.get(path, b""))
+    places = etc.sources(spec, ID)
+    for path, place in places.items():
+        place.write_bytes(texts.get(path, b"web\n"))
+    assert set(etc.changed(spec, subject)) == {"/etc/hostname"}
+    places["/etc/hosts"].write_bytes(texts["/etc/hosts"] + b"10.9.9.9 mine\n")
+    places["/etc/resolv.conf"].write_bytes(b"nameserver 10.5.5.2\n")
+    assert set(etc.changed(spec, subject)) == set(etc.FILES)
+    places["/etc/resolv.conf"].unlink()
+    places["/etc/resolv.conf"].symlink_to("/etc/passwd")
+    with pytest.raises(OSError, match="symbolic"):
+        etc.changed(spec, subject)
+
+
+def test_a_file_put_back_is_taken_again(tmp_path: Path) -> None:
+    spec = specified(tmp_path)
+    place = etc.sources(spec, ID)["/etc/resolv.conf"]
+    place.write_bytes(b"nameserver 8.8.8.8\n")
+    etc.put_back("/etc/resolv.conf", b"# none\n", place, (), ())
+    assert place.read_bytes() == b"# none\n"
+    subject = container("2100-01-01T00:00:00Z")
+    if etc._MARK in os.listxattr(place):  # not every filesystem takes it
+        assert etc.changed(spec, subject)["/etc/resolv.conf"] == b"# none\n"
+
+
+def test_a_socket_gets_the_name_it_had_last(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound, socket.socket(socket.AF_UNIX) as other:
+        bound.bind(str(tmp_path / "first"))
+        other.bind(str(tmp_path / "kept"))
+        assert sockets.renamed(os.getpid(), [os.getpid()]) == ([], [])
+        (tmp_path / "first").rename(tmp_path / "last")
+        pair = str(tmp_path / "first"), str(tmp_path / "last")
+        assert sockets.renamed(os.getpid(), [os.getpid()]) == ([pair], [])
+        (tmp_path / "kept").rename(tmp_path / "lost")
+        assert sockets.renamed(os.getpid(), [os.getpid()]) == ([], [pair[0], str(tmp_path / "kept")])
+        (tmp_path / "last").rename(tmp_path / "first")
+        sockets.rename(os.getpid(), *pair)
+        assert (tmp_path / "last").is_socket()
+
+
+def test_nothing_else_is_renamed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "a"))
+        for old, new in (("file", "b"), ("a", "file"), ("a", "../b"), ("a", ""), ("none", "b")):
+            with pytest.raises(OSError):
+                sockets.rename(os.getpid(), f"{tmp_path}/{old}", f"{tmp_path}/{new}")
+        assert sorted(each.name for each in tmp_path.iterdir() if not each.is_dir()) == ["a", "file"]
+
+
+def test_what_cannot_be_given_back_is_told(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = Extras((Lost("personality", "7", "0x8"),), sockets=(Socket("/nowhere/a", "/nowhere/b"),))
+    told = gate.give_back(running(monkeypatch, process), saved, frozenset())
+    assert told == [
+        "process 7 has the personality 0x8, which cannot be given back: it comes back without",
+        "the name '/nowhere/b' of a unix socket cannot be given back: No such file or directory",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "option"),
+    [
+        ({"type": "tmpfs", "device": "tmpfs", "o": "size=4m,mode=1770,nodev"}, ""),
+        ({"o": "uid=1000,gid=1000"}, ""),
+        ({"type": "tmpfs", "o": "dev,suid"}, "volume-opt=held:type=tmpfs,o=dev,suid"),
+        ({"type": "tmpfs", "device": "a b"}, "volume-opt=held:type=tmpfs,device=a b"),
+        ({"o": "x"}, "volume-opt=held:o=x"),
+        (
+            {"type": "none", "device": "/srv/held", "o": "bind"},
+            "volume-opt=held:type=none,device=/srv/held,o=bind",
+        ),
+        ({"device": "/dev/vda"}, "volume-opt=held:device=/dev/vda"),
+    ],
+    ids=str,
+)
+def test_a_volume_of_the_host_is_asked_for(made: dict[str, str], option: str) -> None:
+    asked = VolumeOptions("held", **made).asked()
+    assert (asked.option if asked else "") == option
+
+
+@pytest.mark.parametrize("key", ["type", "device", "o"])
+def test_what_mount_would_take_for_an_option_is_no_volume(key: str) -> None:
+    with pytest.raises(IntegrityError):
+        VolumeOptions("held", **{key: "--bind"}).asked()
+
+
+def test_a_container_has_the_volumes_that_are_made() -> None:
+    found = load().making((VolumeOptions("vol1", "none", "/srv/x", "bind"),))
+    assert "volume-opt=vol1:type=none,device=/srv/x,o=bind" in [each.option for each in found.asked]
+    with pytest.raises(IntegrityError):
+        load().making((VolumeOptions("other", "tmpfs"),))
+
+
+def test_the_flags_of_a_dump_are_those_of_its_restore() -> None:
+    assert USUAL_OPTIONS.replayed == ()
+    made = replace(USUAL_OPTIONS, file_locks=True, tcp_established=True)
+    assert made.replayed == ("--tcp-established", "--file-locks")
