@@ -26,7 +26,7 @@ from typing import NamedTuple, Self
 from ocickpt import oci, rendezvous
 from ocickpt.artifact import Artifact, load_index
 from ocickpt.artifact.rebuild import Rebuilder
-from ocickpt.engine import criu, freezer
+from ocickpt.engine import bundle, criu, freezer
 from ocickpt.engine.container import Running
 from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
@@ -187,6 +187,7 @@ class Sequence:
     def ready(self, target: Target) -> Ready:
         """Make everything ready for the runtime."""
         self.gate()
+        bundle.resolve_bind_sources(target.bundle)  # before the checkpoint has any symlink of its own on this host
         self._way.fill(self._saved, target)
         # Only now it is seen what lies where: a symlink that comes later would lead CRIU elsewhere.
         places.check_placed(self._saved.rebuilder, target.spec, target.bundle)

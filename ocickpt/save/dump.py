@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from ocickpt import proc, processes, rendezvous
 from ocickpt.artifact import origin, parts
 from ocickpt.description import Options
-from ocickpt.engine import criu, host, podman
+from ocickpt.engine import bundle, criu, host, podman
 from ocickpt.engine.container import Container
 from ocickpt.engine.criu import pages
 from ocickpt.engine.files import archive
@@ -131,6 +131,7 @@ def undo(journal: Journal[Checkpoint]) -> None:
         mountpoints = [
             each.read_bytes() for each in subject.image_path.iterdir() if confinement.MOUNTS.fullmatch(each.name)
         ]
+        bundle.resolve_bind_sources(subject.bundle)  # podman has the runtime restore what stands there
         podman.restore_in_place(subject)
         with suppress(NotFoundError):  # it runs, or has ended since
             confinement.complete(podman.container(subject.id).running, mountpoints)

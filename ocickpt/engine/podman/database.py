@@ -90,6 +90,11 @@ def read(bundle: Path) -> Recorded:
         ) from error
 
 
+def configuration(bundle: Path) -> bytes:
+    """podman's configuration of the container of that bundle, which ``config.dump`` would hold; errors as of `read`."""
+    return _rows(bundle.parents[2], bundle.parent.name)[0]
+
+
 def _rows(graph_root: Path, container: str) -> tuple[bytes, bytes]:
     for path in (graph_root / "db.sql", graph_root / "libpod" / "db.sql"):
         if path.is_file():
