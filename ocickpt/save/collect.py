@@ -103,12 +103,12 @@ def take_files(found: database.Recorded, work: Path) -> None:
     subject = found.container
     (work / "volumes").mkdir(mode=0o700)
     trees = [(volume.source, work / "volumes" / volume.name) for volume in subject.volumes]
-    if subject.upper:
-        trees.append((subject.upper, work / "rootfs"))
     if subject.shm.is_mount():
         trees.append((subject.shm, work / "devshm"))
     for source, target in trees:
         capture.capture(source, target)
+    if subject.upper:
+        capture.capture(subject.upper, work / "rootfs", subject.merged)
 
 
 def take_images(found: database.Recorded, work: Path) -> None:
