@@ -8,6 +8,7 @@ now. It must not know how a dump is made.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,23 @@ def _deleted_read_only(seen: Seen) -> str:
     return ""
 
 
+def _holes(seen: Seen) -> str:
+    """Files in /dev/shm that fit with their holes: podman's archive of it has zeros for holes, and unpacks them."""
+    shm = seen.container.shm
+    if not shm.is_mount():
+        return ""
+    size = os.statvfs(shm).f_blocks * os.statvfs(shm).f_frsize
+    apparent = 0
+    for _, _, names, directory in os.fwalk(shm):
+        for name in names:
+            try:
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            apparent += status.st_size // status.st_nlink if stat.S_ISREG(status.st_mode) else 0
+    return f"{apparent} bytes long with their holes, more than the {size} bytes" if apparent > size else ""
+
+
 def _open(seen: Seen) -> Iterator[tuple[int, str, str]]:
     """What each process has open: (pid, number of the descriptor, what the kernel says of it)."""
     for pid in seen.processes:
@@ -181,5 +199,6 @@ ROWS: tuple[tuple[Question, str], ...] = (
         _deleted_read_only,
         "cannot be restored: {}, which is deleted, on a volume that it only reads; CRIU would have to write it there",
     ),
+    (_holes, "has files in /dev/shm that are {} it has, and podman restores holes as zeros"),
 )
 """Who asks, and what is said; ``{}`` is the answer."""

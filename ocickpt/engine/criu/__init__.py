@@ -12,10 +12,12 @@ from ocickpt.engine.criu.images import (
     without_network_lock,
 )
 from ocickpt.engine.criu.logs import log_errors
+from ocickpt.engine.criu.reasons import explain
 
 __all__ = [
     "architecture",
     "configure",
+    "explain",
     "ignores_cgroups",
     "images_lsm",
     "lazy_areas",

@@ -173,6 +173,11 @@ def secret_exists(name: str) -> bool:
     return proc.run([PROGRAM, "secret", "exists", "--", name], check=False).returncode == 0
 
 
+def network_exists(name: str) -> bool:
+    """Whether there is a network of that name."""
+    return proc.run([PROGRAM, "network", "exists", "--", name], check=False).returncode == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Roots:
     """Where podman keeps things on this host (see `roots`)."""
