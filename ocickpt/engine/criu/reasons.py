@@ -69,7 +69,7 @@ _ROWS: Final = tuple(
             "the connection has to be closed first",
         ),
         (
-            r"Can't dump file \d+ of that type \[\d+\] \((?:\S+ )?(\S+)\)",
+            r"Can't dump file \d+ of that type \[\d+\] \(\S+ (.+)\)",
             "one of its processes has {} open, which CRIU cannot save",
             "",
         ),

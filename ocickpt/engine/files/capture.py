@@ -109,9 +109,7 @@ class _Copy:
         if len(self.path) > self._longest // 4 and len(os.fsencode(self.path)) > self._longest:
             raise UnsupportedError(f"{self.path[:200]}… has a path of more than {self._longest} bytes")
         if abs(status.st_mtime_ns) > _LATEST:
-            raise UnsupportedError(
-                f"{self.path[:200]} was changed in a year beyond 2262, by its time: `touch` mends it"
-            )
+            raise UnsupportedError(f"{self.path[:200]} is of a year after 2262, by its time: `touch` mends that")
 
     def _subdirectory(self, source: int, target: int, name: str, depth: int) -> None:
         path = self.path
