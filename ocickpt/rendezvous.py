@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         arguments: list[str]
         """restore: what to add to the runtime's arguments."""
         environment: dict[str, str]
-        """restore: what to add to its environment."""
+        """checkpoint, restore: what to add to its environment."""
         hold: str
         """restore: the directory by which what CRIU restores is held (`engine.criu.standstill`)."""
         cgroup: str

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
@@ -74,12 +76,12 @@ class Parts:
 
     def size(self) -> int:
         """Bytes there are to read, at most."""
-        parts = [self._export.stat().st_size]
-        if self._aside:
-            parts += [
-                each.lstat().st_size for each in self._aside.rglob("*") if each.is_file() and not each.is_symlink()
-            ]
-        return sum(parts)
+        sizes = [self._export.stat().st_size]
+        # By descriptors: the container may have made paths that are too long to be named.
+        for _, _, inside, directory in os.fwalk(self._aside) if self._aside else ():
+            found = (os.stat(name, dir_fd=directory, follow_symlinks=False) for name in inside)
+            sizes.append(sum(each.st_size for each in found if stat.S_ISREG(each.st_mode)))
+        return sum(sizes)
 
     def __iter__(self) -> Iterator[Content]:
         for content in self._all():

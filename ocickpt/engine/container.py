@@ -81,6 +81,11 @@ class Container:
     """The addresses at which its networks answer for names."""
 
     @property
+    def merged(self) -> Path | None:
+        """Where its overlay is mounted while it runs: ``LAYER/merged`` beside ``LAYER/diff`` (containers/storage)."""
+        return self.upper.parent / "merged" if self.upper else None
+
+    @property
     def running(self) -> Running:
         """What does not change while it runs."""
         return Running(self.id, self.name, self.runtime, self.bundle, self.pid, self.conmon)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from ocickpt import oci
 from ocickpt.artifact.extras import Extras
-from ocickpt.engine import attributes, freezer, sockets, threads
+from ocickpt.engine import attributes, cgroups, freezer, sockets, threads
 from ocickpt.engine.container import Running
 from ocickpt.engine.podman import etc
 from ocickpt.errors import IntegrityError
@@ -42,7 +42,7 @@ def give_back(container: Running, saved: Extras, names: frozenset[str]) -> list[
 
 
 def _attributes(container: Running, saved: Extras, spec: oci.Bundle, expected: Expected) -> Iterator[str]:
-    everywhere = attributes.all_cpus(freezer.place_of(spec.linux.cgroups_path))
+    everywhere = attributes.all_cpus(cgroups.place_of(spec.linux.cgroups_path))
     by_id, leaders = _threads(container.pid)
     told, unbound = list[str](), set[int]()
     for each in saved.threads:

@@ -24,6 +24,7 @@ SHIM = rendezvous.PACKAGE / "shim.py"
 _SHIMS_HALF = (
     *("shim.py", "rendezvous.py", "operations/asking.py", "save/frozen.py", "save/unasked.py", "restoration/asked.py"),
     *("engine/runtime/command_line.py", "engine/runtime/calling.py", "engine/criu/pages.py", "engine/files/capture.py"),
+    "engine/files/openat2.py",
 )
 """What a shim is made of that a flow waits for, below the package."""
 CHOOSER = "ocickpt-runtime"

@@ -35,12 +35,14 @@ def remove(path: Path) -> None:
         path.parent.rmdir()
 
 
-def check_space(work: Path, shm: Path) -> None:
+def check_space(work: Path, shm: Path, images: Path | None = None) -> None:
     """StorageError unless there is room for what podman writes once a container is stopped: it is small, but for `shm`.
 
-    That is its /dev/shm, if it has one of its own: podman copies it, and puts the copy into its export.
+    That is its /dev/shm, if it has one of its own: podman copies it, and puts the copy into its export. It copies
+    CRIU's `images` too, which are large where deleted files are in them.
     """
     needed = _RESERVE + (2 * shutil.disk_usage(shm).used if shm.is_mount() else 0)
+    needed += sum(each.stat().st_size for each in images.iterdir()) if images and images.is_dir() else 0
     if shutil.disk_usage(work).free < needed:
         raise StorageError(
             f"there is less than {needed >> 20} MiB free on the filesystem of {work.parent}",

@@ -111,6 +111,12 @@ def check_container(
             raise NotFoundError(
                 f"the container uses the podman secret {secret!r}", hint="`podman secret create` makes it"
             )
+    for network in imported.networks:
+        if not podman.network_exists(network):
+            raise NotFoundError(
+                f"the container is in podman's network {network!r}, which is not on this host",
+                hint="`podman network create` makes it; its subnet has to hold the container's address",
+            )
     for path in imported.host_paths:
         if not Path(path).exists():
             raise IncompatibleError(f"the container mounts {path!r} of its host, which is not here")

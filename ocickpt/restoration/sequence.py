@@ -28,7 +28,7 @@ from msgspec.structs import replace
 from ocickpt import oci, rendezvous
 from ocickpt.artifact import Artifact, extras, load_index, parts
 from ocickpt.artifact.rebuild import Rebuilder
-from ocickpt.engine import cgroups, criu
+from ocickpt.engine import bundle, cgroups, criu, freezer
 from ocickpt.engine.container import Running
 from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
@@ -215,6 +215,7 @@ class Sequence:
     def ready(self, target: Target) -> Ready:
         """Make everything ready for the runtime."""
         self.gate()
+        bundle.resolve_bind_sources(target.bundle)  # before the checkpoint has any symlink of its own on this host
         self._way.fill(self._saved, target)
         # Only now it is seen what lies where: a symlink that comes later would lead CRIU elsewhere.
         places.check_placed(self._saved.rebuilder, target.spec, target.bundle)

@@ -13,7 +13,7 @@ from ocickpt.lazy import following
 from ocickpt.model import Progress, Published
 from ocickpt.operations import interrupts, recovery
 from ocickpt.operations.journal import Checkpoint, Journal, Record, orphans
-from ocickpt.save import dump, extras, labels, publication
+from ocickpt.save import dump, publication, unrestorable
 from ocickpt.save.dump import CheckpointOptions
 from ocickpt.store import Access, open_store
 from ocickpt.store.local import LocalStore
@@ -95,14 +95,12 @@ def _means(container: str, subject: Container | None, record: Record) -> bool:
 
 def _check(subject: Container) -> None:
     criu.pycriu_images()  # the description needs it: without, the container is not even touched
-    podman.check_supported(subject)
-    extras.with_content(subject)
     if subject.status != "running":
         hint = f"`podman {'unpause' if subject.status == 'paused' else 'start'} {subject.name}` lets it run"
         if subject.checkpointed:
             hint = f"podman checkpointed it; `podman container restore {subject.name}` lets it run on"
         raise IncompatibleError(f"container {subject.name!r} is not running but {subject.status}", hint=hint)
-    labels.check_kept(subject.name, subject.bundle)
+    unrestorable.check(subject)
 
 
 def _settle(journal: Journal[Checkpoint], error: BaseException, progress: Progress) -> None:

@@ -24,14 +24,14 @@ from ocickpt import names, oci, rendezvous
 from ocickpt.artifact import origin, parts
 from ocickpt.config import Config
 from ocickpt.description import Options
-from ocickpt.engine import criu, podman
+from ocickpt.engine import criu
 from ocickpt.engine.files import archive, capture, tree
 from ocickpt.engine.podman import database
-from ocickpt.errors import StorageError, UnsupportedError, UsageError
+from ocickpt.errors import StorageError, UsageError
 from ocickpt.model import Kind, parse_json
 from ocickpt.operations import workdir
 from ocickpt.operations.journal import Intercept, Journal
-from ocickpt.save import extras
+from ocickpt.save import extras, unrestorable
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
 
@@ -53,17 +53,16 @@ def stamp(nanoseconds: int | None = None) -> str:
     return datetime.fromtimestamp((nanoseconds or time.time_ns()) / 1e9, UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3] + "Z"
 
 
-def begin(found: database.Recorded, text: str, options: Options) -> Journal[Intercept]:
-    """The journal of a checkpoint to go to the reference `text`, with an empty work directory.
+def begin(found: database.Recorded, text: str, options: Options, *, running: bool) -> Journal[Intercept]:
+    """The journal of a checkpoint to go to the reference `text`, with an empty work directory; whether it is `running`
+    still.
 
     Raises what says that it cannot be: UsageError, UnsupportedError, PrerequisiteError, StorageError.
     """
     subject, reference = found.container, Reference.parse(text)
     if reference.digest:
         raise UsageError(f"{text[:300]} names a digest: a new checkpoint goes under a tag")
-    podman.check_supported(subject)
-    if not subject.upper:
-        raise UnsupportedError(f"container {subject.name!r} has no overlay as its root filesystem")
+    unrestorable.check_recorded(subject, found.config, processes=running)
     criu.pycriu_images()  # the description needs it
     LocalStore().close()  # made where there is none; the journal lies in it
     key = f"{time.time_ns():016x}{secrets.token_hex(8)}"
@@ -104,12 +103,12 @@ def take_files(found: database.Recorded, work: Path) -> None:
     subject = found.container
     (work / "volumes").mkdir(mode=0o700)
     trees = [(volume.source, work / "volumes" / volume.name) for volume in extras.with_content(subject)]
-    if subject.upper:
-        trees.append((subject.upper, work / "rootfs"))
     if subject.shm.is_mount():
         trees.append((subject.shm, work / "devshm"))
     for source, target in trees:
         capture.capture(source, target)
+    if subject.upper:
+        capture.capture(subject.upper, work / "rootfs", subject.merged)
 
 
 def take_images(found: database.Recorded, work: Path) -> None:

@@ -23,11 +23,11 @@ from ocickpt.artifact import origin, parts
 from ocickpt.artifact.extras import Lost
 from ocickpt.artifact.extras import read as read_extras
 from ocickpt.description import Options
-from ocickpt.engine import criu, host, podman
+from ocickpt.engine import bundle, criu, host, podman
 from ocickpt.engine.container import Container
 from ocickpt.engine.criu import pages
 from ocickpt.engine.files import archive
-from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
+from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError, StorageError, UnsupportedError
 from ocickpt.gate import confinement
 from ocickpt.gate.extras import give_back
 from ocickpt.model import Progress, Stage
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from ocickpt.rendezvous import Answer, Asked
 
 _CRIU_FROZEN = (4, 1)
+_CONFIGURATION = "criu.conf"
+_CRIU_OPTIONS = (f"ghost-limit {(parts.SMALL_LIMIT >> 20) - 1}M",)
+"""How much of a deleted file that is open is saved: 1 MiB without. What /etc/criu says comes before this."""
 _FULL = "No space left"  # dump.log is on the full disk too, and cut short
 
 
@@ -137,6 +140,7 @@ def undo(journal: Journal[Checkpoint]) -> None:
         mountpoints = [
             each.read_bytes() for each in subject.image_path.iterdir() if confinement.MOUNTS.fullmatch(each.name)
         ]
+        bundle.resolve_bind_sources(subject.bundle)  # podman has the runtime restore what stands there
         podman.restore_in_place(subject, record.options.replayed)
         with suppress(NotFoundError):  # it runs, or has ended since
             again = podman.container(subject.id).running
@@ -216,12 +220,14 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
         "--ignore-rootfs": options.ignore_rootfs or captured,
         "--ignore-volumes": options.ignore_volumes or captured,
     }
-    plan: Answer = {"ok": True}
+    plan: Answer = {"ok": True, "environment": criu.configure(work / _CONFIGURATION, "", _CRIU_OPTIONS)}
     if captured:
         # Killed while its connections are alive, a container would reset them; CRIU ends it silently.
         plan["aside"] = str(work)
         plan["kill"] = subject.private_pids and not options.tcp_established
-        plan["trees"] = [] if options.ignore_rootfs else [[str(subject.upper), str(work / "rootfs")]]
+        plan["trees"] = []
+        if not options.ignore_rootfs:
+            plan["trees"].append([str(subject.upper), str(work / "rootfs"), str(subject.merged)])
         if not options.ignore_volumes:
             (work / "volumes").mkdir(mode=0o700)
             plan["trees"] += [
@@ -236,7 +242,8 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
             journal.step("frozen", thaw=tuple(message["resume"]))
             return plan
         if message.get("event") == "captured" and not message.get("error"):
-            workdir.check_space(work, subject.shm)
+            workdir.check_space(work, subject.shm, subject.image_path)
+            _check_ghosts(subject)
             lost.extend(take_extras(subject, work).lost)  # it stands still
             journal.step("captured")
             return {"ok": True}
@@ -261,6 +268,17 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
     return lost
 
 
+def _check_ghosts(subject: Container) -> None:
+    """UnsupportedError for a deleted file that is larger than a restore takes: /etc/criu may have CRIU save any."""
+    for image in subject.image_path.glob("ghost-file-*.img"):
+        if image.stat().st_size > parts.SMALL_LIMIT:
+            raise UnsupportedError(
+                f"container {subject.name!r} has a deleted file of more than {parts.SMALL_LIMIT >> 20} MiB open, which"
+                " no restore would take",
+                hint="the process has to close it first; the container runs on",
+            )
+
+
 def _explain(subject: Container, result: proc.Result) -> OcickptError:
     log = subject.bundle / "dump.log"
     reasons = criu.log_errors(log)
@@ -271,9 +289,8 @@ def _explain(subject: Container, result: proc.Result) -> OcickptError:
         )
     if not reasons:
         return result.failure("podman container checkpoint")
-    hint = f"{log} has the details"
-    if any("Connected TCP socket" in reason or "TCP_REPAIR" in reason for reason in reasons):
-        hint = "the container has established TCP connections: use --tcp-established"
-    elif any("file locks" in reason.lower() for reason in reasons):
-        hint = "the container holds file locks: use --file-locks"
-    return CommandError(f"CRIU cannot dump container {subject.name!r}: {'; '.join(reasons)}", hint=hint)
+    what, said = f"CRIU cannot dump container {subject.name!r}", "; ".join(reasons)
+    if known := criu.explain(reasons, subject.runtime):
+        hint = f"{known.hint}; " if known.hint else ""
+        return CommandError(f"{what}: {known.sentence}", hint=f"{hint}{log} has CRIU's words")
+    return CommandError(f"{what}: {said}", hint=f"{log} has the details")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ocickpt.artifact import extras
 from ocickpt.artifact.extras import Extras, Lost
-from ocickpt.engine import attributes, freezer, sockets, threads
+from ocickpt.engine import attributes, cgroups, freezer, sockets, threads
 from ocickpt.engine.container import Container, Volume
 from ocickpt.engine.podman import database, etc
 from ocickpt.gate import confinement
@@ -34,7 +34,7 @@ def _of(subject: Container) -> Extras:
     spec, tree = confinement.specification(subject.bundle), freezer.tree(subject.pid) if subject.pid else []
     level = 0
     saved, processes, lost = list[extras.Thread](), list[extras.Process](), list[Lost]()
-    everywhere = attributes.all_cpus(freezer.place_of(spec.linux.cgroups_path))
+    everywhere = attributes.all_cpus(cgroups.place_of(spec.linux.cgroups_path))
     for pid in tree:
         with suppress(FileNotFoundError, ProcessLookupError):
             for thread in threads.threads(pid):

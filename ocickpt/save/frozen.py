@@ -72,13 +72,15 @@ def _dump_frozen(flow: io.BufferedRWPair, call: list[str], rest: list[str], imag
         return bool(ask(flow, {"event": "captured", "error": ""}).get("ok")) and os.getppid() == podman
 
     try:
-        for source, target in plan["trees"]:
-            capture.capture(Path(source), Path(target))
+        for source, target, *merged in plan["trees"]:
+            capture.capture(Path(source), Path(target), *map(Path, merged))
         if not keep and not kill and not agreed():
             return 1
         pages.clear(image_path)  # what an earlier --leave-running left would get mixed in
         status = subprocess.run(
-            [*call, "checkpoint", *(["--leave-running"] if kill else []), *rest], check=False
+            [*call, "checkpoint", *(["--leave-running"] if kill else []), *rest],
+            check=False,
+            env={**os.environ, **plan.get("environment", {})},
         ).returncode
         if status:
             if keep or kill:

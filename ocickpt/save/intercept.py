@@ -50,7 +50,7 @@ def checkpoint(call: list[str], rest: list[str], bundle: Path) -> int:
                 rootfs=True,
                 volumes=True,
             )
-            made = collect.begin(found, text, options)
+            made = collect.begin(found, text, options, running=True)
     except Exception as error:  # noqa: BLE001 - whatever it is, podman gets its checkpoint
         _alone(error)
     if made is None:

@@ -51,7 +51,7 @@ def _package(found: database.Recorded, text: str, *, quiet: bool) -> None:
         rootfs=True,
         volumes=True,
     )
-    made = collect.begin(found, text, options)
+    made = collect.begin(found, text, options, running=False)
     try:
         collect.take_files(found, Path(made.record.work))
         extras.take(found.container, Path(made.record.work))

@@ -87,3 +87,38 @@ def test_an_inventory_without_a_network_lock() -> None:
     assert int.from_bytes(changed[4:8], "little") == len(changed) - 8
     with pytest.raises(IntegrityError):
         criu.without_network_lock(inventory[:-1])
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence", "hint"),
+    [
+        ("Unknown shit 600 (anon_inode:[io_uring])", "uses io_uring", "forbid io_uring"),
+        ("Unknown shit 100600 (anon_inode:[io_uring])", "uses io_uring", "forbid io_uring"),
+        ("Unknown shit 600 (anon_inode:[perf_event])", "has anon_inode:[perf_event] in its memory", ""),
+        ("send_fds failed (-22)", "nobody else can be given", "io_uring"),
+        ("fsnotify: \tCan't dump that handle", "(inotify)", "`irmap-scan-path /DIRECTORY` in /etc/criu/crun.conf"),
+        (
+            "Can't dump ghost file /a {b} of 3002368 size, increase limit",
+            "has /a {b} open, which is deleted, and its 3002368 bytes",
+            "`ghost-limit` in /etc/criu/crun.conf",
+        ),
+        ("Can't create link remap for /a. Use link-remap option.", "has /a open, which is deleted and has", "close it"),
+        ("zombie 66 (comm python3) found while seizing", "process 66 cannot be stopped", "TracerPid"),
+        ("Unseizable non-zombie 67 found, state T, err -1/10", "process 67 cannot be stopped", "TracerPid"),
+        ("inet: Connected TCP socket, consider using --tcp-established option.", "TCP", "--tcp-established"),
+        ("locks: Some file locks are hold by dumping tasks!", "file locks", "--file-locks"),
+        ("unix: External socket is used. Consider using --ext-unix-sk option.", "unix socket", "closed"),
+        ("Can't dump file 5 of that type [20600] (chr 10:200)", "has 10:200 open, which CRIU cannot save", ""),
+        ("Can't dump file 5 of that type [600] (anon anon_inode:bpf-link)", "has anon_inode:bpf-link open", ""),
+    ],
+)
+def test_riddles_are_sentences(error: str, sentence: str, hint: str) -> None:
+    found = criu.explain(["Dump files (pid: 1) failed with -1", error], "crun")
+    assert found
+    assert sentence in found.sentence
+    assert hint in found.hint
+    assert bool(hint) is bool(found.hint)
+
+
+def test_other_words_of_criu_are_left_as_they_are() -> None:
+    assert criu.explain(["Dump files (pid: 1) failed with -1"], "crun") is None

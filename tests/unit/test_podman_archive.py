@@ -377,11 +377,15 @@ def test_what_the_shim_set_aside(tmp_path: Path) -> None:
     (upper / "file").write_text("changed")
     os.mknod(upper / "gone", 0o020000, os.makedev(0, 0))
     (aside / "volumes" / "data" / "kept").write_text("volume")
-    contents = list(Parts(written(tmp_path / "export.tar", files), aside, [str(lower), str(tmp_path / "no")]))
+    (upper / "link").symlink_to("x" * 300)  # no name is that long
+    parts = Parts(written(tmp_path / "export.tar", files), aside, [str(lower), str(tmp_path / "no")])
+    assert parts.size() > (tmp_path / "export.tar").stat().st_size
+    contents = list(parts)
     rootfs = {(each.entry.type, each.entry.path) for each in contents if each.entry.kind is Kind.ROOTFS}
     assert rootfs == {
         (FileType.DIRECTORY, "."),
         (FileType.REGULAR, "file"),
+        (FileType.SYMLINK, "link"),
         (FileType.WHITEOUT, "gone"),
         (FileType.OPAQUE, "opaque"),
         (FileType.WHITEOUT, "opaque/hidden"),

@@ -18,7 +18,7 @@ from ocickpt.description import Criu, Description, Runtime
 from ocickpt.engine import host, podman
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import storage
-from ocickpt.engine.podman.config import Config
+from ocickpt.engine.podman.config import Config, Network
 from ocickpt.engine.podman.imported import Imported
 from ocickpt.errors import (
     ExistsError,
@@ -168,11 +168,13 @@ class Podman:
         self.asked: list[str] = []
         self.volumes: set[str] = set()
         self.secrets: set[str] = set()
+        self.networks: set[str] = set()
         self.images = {IMPORTED.image_id}
         self.pulls: dict[str, str] = {}
         self.pulled: list[str] = []
         monkeypatch.setattr(podman, "volume_exists", self.volumes.__contains__)
         monkeypatch.setattr(podman, "secret_exists", self.secrets.__contains__)
+        monkeypatch.setattr(podman, "network_exists", self.networks.__contains__)
         monkeypatch.setattr(podman, "image", self._image)
         monkeypatch.setattr(podman, "pull", self._pull)
 
@@ -250,6 +252,15 @@ def test_volumes(there: Podman) -> None:
     with pytest.raises(PrerequisiteError, match="--allow volume=more  "):
         check(there, volumes=volumes, ignore_volumes=True)
     check(there, volumes=volumes, ignore_volumes=True, allow=("volume=more",))
+
+
+def test_networks(there: Podman) -> None:
+    inside = replace(IMPORTED.config, new_networks={"podman": Network(), "inner": Network()})
+    with pytest.raises(NotFoundError, match="in podman's network 'inner', which is not on this host") as raised:
+        check(there, config=inside)
+    assert "podman network create" in raised.value.hint
+    there.networks.add("inner")
+    assert check(there, config=inside) == []
 
 
 def test_secrets(there: Podman) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 import stat
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -225,6 +227,70 @@ def test_nesting_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         capture(tmp_path / "source", tmp_path / "again")
 
 
+def test_what_no_index_holds_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / ("n" * 200)).touch()
+    (source / "long").symlink_to("x" * 300)
+    capture(source, tmp_path / "copy")
+    assert str((tmp_path / "copy" / "long").readlink()) == "x" * 300
+    monkeypatch.setattr(capture_module, "_LONGEST", 200)
+    with pytest.raises(UnsupportedError, match="n… has a path of more than 194 bytes"):
+        capture(source, tmp_path / "again")
+    monkeypatch.undo()
+    monkeypatch.setattr(capture_module, "_LATEST", time.time_ns() - (1 << 40))
+    with pytest.raises(UnsupportedError, match="is of a year after 2262"):
+        capture(source, tmp_path / "later")
+
+
+def test_a_path_that_cannot_be_named_whole(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    opened = os.open(source, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=opened)
+        inner = os.open("d" * 200, os.O_RDONLY, dir_fd=opened)
+        os.close(opened)
+        opened = inner
+    os.close(opened)
+    with pytest.raises(UnsupportedError, match="has a path of more than 4090 bytes"):
+        capture(source, tmp_path / "copy")
+    shutil.rmtree(source)  # pytest does not get that far
+    shutil.rmtree(tmp_path / "copy")
+
+
+@needs_root
+def test_content_in_another_layer_is_taken_where_the_overlay_shows_it(tmp_path: Path) -> None:
+    """As if the overlay was mounted: what is marked comes from there, and the copy has no marks but "opaque"."""
+    upper, merged = tmp_path / "upper", tmp_path / "merged"
+    for root, content in ((upper, b"\0" * 7), (merged, b"content")):
+        (root / "moved").mkdir(parents=True)
+        (root / "changed").write_bytes(content)
+    (merged / "moved" / "below").write_bytes(b"of the image")
+    (upper / "changed").chmod(0o600)
+    os.setxattr(upper / "changed", "trusted.overlay.metacopy", b"")
+    os.setxattr(upper / "changed", "trusted.overlay.redirect", b"/was")
+    os.setxattr(upper / "moved", "trusted.overlay.redirect", b"/image")
+    capture(upper, tmp_path / "copy", merged)
+    found = {content.entry.path: content for content in walk(tmp_path / "copy", Kind.ROOTFS, overlay=True)}
+    assert {path: content.entry.type for path, content in found.items()} == {
+        ".": FileType.DIRECTORY,
+        "changed": FileType.REGULAR,
+        "moved": FileType.OPAQUE,
+        "moved/below": FileType.REGULAR,
+    }
+    assert read(found["changed"]) == b"content"
+    assert found["changed"].entry.mode == 0o600
+    assert read(found["moved/below"]) == b"of the image"
+    # Where it is not mounted nothing is lost in silence.
+    (merged / "changed").unlink()
+    with pytest.raises(StorageError, match="cannot copy changed: No such file"):
+        capture(upper, tmp_path / "again", merged)
+    (merged / "changed").symlink_to("/etc/passwd")
+    with pytest.raises(StorageError, match="cannot copy changed: Too many levels of symbolic links"):
+        capture(upper, tmp_path / "never", merged)
+
+
 @needs_root
 def test_marks_of_an_upper_directory(tmp_path: Path) -> None:
     upper = tmp_path / "upper"
@@ -256,12 +322,12 @@ def test_marks_of_an_upper_directory(tmp_path: Path) -> None:
 class Overlay:
     """An overlay mounted below a temporary directory."""
 
-    def __init__(self, base: Path, name: str, lower: Path) -> None:
+    def __init__(self, base: Path, name: str, lower: Path, metacopy: str = "off") -> None:
         self.upper, self.merged = base / name / "upper", base / name / "merged"
         for directory in (self.upper, self.merged, base / name / "work"):
             directory.mkdir(parents=True)
         options = f"lowerdir={lower},upperdir={self.upper},workdir={base / name / 'work'}"
-        options += ",redirect_dir=off,metacopy=off,index=off"
+        options += f",redirect_dir={metacopy},metacopy={metacopy},index=off"
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, self.merged], check=True)
 
     def unmount(self) -> None:
@@ -269,7 +335,7 @@ class Overlay:
 
 
 @pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[[str], Overlay]]:
+def mount(tmp_path: Path) -> Iterator[Callable[..., Overlay]]:
     """Overlays over one and the same image."""
     lower, mounted = tmp_path / "lower", list[Overlay]()
     for directory in ("etc/conf.d", "usr/bin", "var/log", "opt/app"):
@@ -278,8 +344,8 @@ def mount(tmp_path: Path) -> Iterator[Callable[[str], Overlay]]:
         (lower / name).write_text(name)
     (lower / "bin").symlink_to("usr/bin")
 
-    def make(name: str) -> Overlay:
-        mounted.append(Overlay(tmp_path, name, lower))
+    def make(name: str, metacopy: str = "off") -> Overlay:
+        mounted.append(Overlay(tmp_path, name, lower, metacopy))
         return mounted[-1]
 
     yield make
@@ -289,7 +355,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[[str], Overlay]]:
 
 @pytest.mark.lab
 def test_an_upper_directory_applied_to_another_container_of_the_image(
-    mount: Callable[[str], Overlay], tmp_path: Path
+    mount: Callable[..., Overlay], tmp_path: Path
 ) -> None:
     """The real thing: what a container did, with whiteouts and opaque directories made by the kernel."""
     first, second = mount("first"), mount("second")
@@ -319,6 +385,28 @@ def test_an_upper_directory_applied_to_another_container_of_the_image(
     assert described(second.merged) == described(first.merged)
     assert hidden_by(first.upper, [tmp_path / "lower"], "etc/conf.d") == ["a"]
     assert not (second.merged / "etc/conf.d/a").exists()
+
+
+@pytest.mark.lab
+def test_an_upper_directory_whose_content_is_in_the_image(mount: Callable[..., Overlay], tmp_path: Path) -> None:
+    """What the kernel makes of changed modes and moved directories with metacopy=on."""
+    first, second = mount("first", "on"), mount("second")
+    merged = first.merged
+    (merged / "etc/passwd").chmod(0o600)
+    (merged / "usr/bin/tool").rename(merged / "usr/tool")
+    (merged / "opt/app").rename(merged / "srv")
+    (merged / "srv/x").chmod(0o700)
+    (merged / "srv/new").write_text("new")
+    (merged / "etc/conf.d").rename(merged / "srv/conf.d")
+    (merged / "srv/conf.d/a").unlink()
+    marks = subprocess.run(
+        ["getfattr", "-Rhdm", "trusted.overlay", first.upper], check=True, capture_output=True, text=True
+    ).stdout
+    assert "metacopy" in marks
+    assert "redirect" in marks
+    capture(first.upper, tmp_path / "captured", merged)
+    apply(list(walk(tmp_path / "captured", Kind.ROOTFS, overlay=True)), second.merged)
+    assert described(second.merged) == described(merged)
 
 
 @needs_root

@@ -70,10 +70,10 @@ def test_where_a_checkpoint_goes(tmp_path: Path) -> None:
 def test_what_cannot_be_published_leaves_nothing(tmp_path: Path) -> None:
     found = database.read(bundle(tmp_path / "one", {"pod": "p"}))
     with pytest.raises(UnsupportedError, match="part of a pod"):
-        collect.begin(found, "reg:5000/web:1", USUAL_OPTIONS)
+        collect.begin(found, "reg:5000/web:1", USUAL_OPTIONS, running=False)
     found = database.read(bundle(tmp_path / "two"))
     with pytest.raises(UsageError, match="names a digest"):
-        collect.begin(found, f"reg:5000/web@sha256:{'0' * 64}", USUAL_OPTIONS)
+        collect.begin(found, f"reg:5000/web@sha256:{'0' * 64}", USUAL_OPTIONS, running=False)
     assert journal.records() == []
     assert not (tmp_path / "two" / "ocickpt").exists()
 

@@ -13,10 +13,12 @@ from ocickpt.engine.criu.images import (
     without_network_lock,
 )
 from ocickpt.engine.criu.logs import log_errors
+from ocickpt.engine.criu.reasons import explain
 
 __all__ = [
     "architecture",
     "configure",
+    "explain",
     "holds_locks",
     "ignores_cgroups",
     "images_lsm",

@@ -3,6 +3,10 @@
 What is copied is an overlay upper directory, with its whiteouts and overlay attributes, or a volume.
 The container wrote it, so no symlink is followed and no name is looked up twice: everything goes
 through directory descriptors. This runs inside the shim: nothing slow is imported.
+
+An upper directory may say of a file that its content is in a layer below (metacopy), and of a directory that it was
+another's name before (redirect): what is there is then taken as the container sees it. Documentation/filesystems/
+overlayfs.rst, "redirect_dir" and "Metadata only copy up".
 """
 
 from __future__ import annotations
@@ -15,10 +19,17 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from ocickpt.engine.files.openat2 import STRICT, openat2
 from ocickpt.errors import StorageError, UnsupportedError
 
 MAX_DEPTH = 400
 """Of nested directories; two descriptors are open for each."""
+_LONGEST = 4095
+"""Bytes of a path: PATH_MAX without its NUL (linux/limits.h)."""
+_LATEST = (1 << 63) - 1
+"""Nanoseconds since 1970, or before: what an index holds. Filesystems have later times than 2262."""
+_METACOPY, _REDIRECT, _OPAQUE = "trusted.overlay.metacopy", "trusted.overlay.redirect", "trusted.overlay.opaque"
+_LABEL = "security.selinux"
 _FICLONE = 0x40049409  # linux/fs.h
 _PIECE = 1 << 30
 _NO_ATTRIBUTES = errno.ENOTSUP, errno.ENODATA
@@ -28,17 +39,20 @@ _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CL
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def capture(source: Path, target: Path) -> int:
+def capture(source: Path, target: Path, merged: Path | None = None) -> int:
     """Copy the directory `source` to the new directory `target`; how many bytes of content that took.
+
+    With `merged`, where the overlay is mounted whose upper directory the source is, nothing of the copy has its content
+    in another layer.
 
     Modes, owners, times, extended attributes (``trusted.overlay.*`` too; not SELinux labels), hard
     links, holes, devices and fifos are kept, sockets left out. Content is shared with the source
     where the filesystem can. Nothing is left of `target` to rely on when this fails.
 
-    Raises StorageError when something cannot be read or written or changes meanwhile,
-    UnsupportedError when directories are nested too deeply.
+    Raises StorageError when something cannot be read or written or changes meanwhile, UnsupportedError for what no
+    checkpoint can hold: directories that are nested too deeply, paths that are too long, times that are too late.
     """
-    copy = _Copy()
+    copy = _Copy(_LONGEST - len(os.fsencode(target.name)) - 1)
     with ExitStack() as opened:
         try:
             target.mkdir(mode=0o700)
@@ -46,6 +60,10 @@ def capture(source: Path, target: Path) -> int:
             opened.callback(os.close, outer)
             copy.root = os.open(target, _OPEN_DIRECTORY)
             opened.callback(os.close, copy.root)
+            if merged:
+                copy.merged = os.open(merged, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.callback(os.close, copy.merged)
+                copy.wanted = _copied_whole
             copy.directory(outer, copy.root, "", 0)
         except OSError as error:
             where = copy.path or str(source)
@@ -57,9 +75,12 @@ def capture(source: Path, target: Path) -> int:
 class _Copy:
     """One copy under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int) -> None:
         self.root = -1
+        self.merged = -1
         self.path = ""
+        self._longest = longest
+        self.wanted: Callable[[str], bool] = _copied
         self.copied = 0
         self._links: dict[tuple[int, int], str] = {}
         self._clones = True
@@ -73,6 +94,7 @@ class _Copy:
             children = [(entry.name, entry.stat(follow_symlinks=False)) for entry in found]
         for name, status in children:
             self.path = f"{path}{name}"
+            self._check(status)
             if stat.S_ISDIR(status.st_mode):
                 self._subdirectory(source, target, name, depth)
             elif not stat.S_ISSOCK(status.st_mode) and not self._linked(target, name, status):
@@ -81,17 +103,34 @@ class _Copy:
                 else:
                     self._special(source, target, name, status)
         self.path = path
-        _dress(source, target, os.fstat(source))
+        _dress(source, target, os.fstat(source), self.wanted)
+
+    def _check(self, status: os.stat_result) -> None:
+        if len(self.path) > self._longest // 4 and len(os.fsencode(self.path)) > self._longest:
+            raise UnsupportedError(f"{self.path[:200]}… has a path of more than {self._longest} bytes")
+        if abs(status.st_mtime_ns) > _LATEST:
+            raise UnsupportedError(f"{self.path[:200]} is of a year after 2262, by its time: `touch` mends that")
 
     def _subdirectory(self, source: int, target: int, name: str, depth: int) -> None:
         path = self.path
         with ExitStack() as opened:
             inner = os.open(name, _OPEN_DIRECTORY, dir_fd=source)
             opened.callback(os.close, inner)
+            redirected = self.merged >= 0 and _has(inner, _REDIRECT)
+            if redirected:
+                inner = self._seen(opened, _OPEN_DIRECTORY)
             os.mkdir(name, 0o700, dir_fd=target)
             outer = os.open(name, _OPEN_DIRECTORY, dir_fd=target)
             opened.callback(os.close, outer)
             self.directory(inner, outer, f"{path}/", depth + 1)
+            if redirected:  # all that it has is in the copy
+                os.setxattr(outer, _OPAQUE, b"y")
+
+    def _seen(self, opened: ExitStack, flags: int) -> int:
+        """What the container sees at the path that is copied: the overlay's root was opened, so nothing leads out."""
+        found = openat2(self.merged, self.path, flags, resolve=STRICT)
+        opened.callback(os.close, found)
+        return found
 
     def _linked(self, target: int, name: str, status: os.stat_result) -> bool:
         """Whether `name` could be made another link to what was copied before."""
@@ -118,9 +157,12 @@ class _Copy:
                 raise StorageError(f"{self.path} was replaced while it was copied")
             outer = os.open(name, _CREATE, 0o600, dir_fd=target)
             opened.callback(os.close, outer)
-            if now.st_size:
+            if now.st_size and self.merged >= 0 and _has(inner, _METACOPY):
+                content = self._seen(opened, _OPEN_FILE)
+                self._content(content, outer, os.fstat(content))
+            elif now.st_size:
                 self._content(inner, outer, now)
-            _dress(inner, outer, now)
+            _dress(inner, outer, now, self.wanted)
 
     def _content(self, source: int, target: int, status: os.stat_result) -> None:
         if self._clones:
@@ -169,7 +211,7 @@ class _Copy:
         if not stat.S_ISLNK(status.st_mode):
             Path(made).chmod(stat.S_IMODE(status.st_mode))
         original = f"/proc/self/fd/{source}/{name}"
-        for attribute, value in attributes(original, _copied):
+        for attribute, value in attributes(original, self.wanted):
             os.setxattr(made, attribute, value, follow_symlinks=False)
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
@@ -212,14 +254,29 @@ def attributes(source: int | str, wanted: Callable[[str], bool]) -> list[tuple[s
     return found
 
 
+def _has(source: int, name: str) -> bool:
+    """Whether an open file has an extended attribute; seen through an overlay none has that is the overlay's."""
+    try:
+        os.getxattr(source, name)
+    except OSError as error:
+        if error.errno not in _NO_ATTRIBUTES:
+            raise
+        return False
+    return True
+
+
 def _copied(name: str) -> bool:
-    return name != "security.selinux"
+    return name != _LABEL
 
 
-def _dress(source: int, target: int, status: os.stat_result) -> None:
+def _copied_whole(name: str) -> bool:
+    return name not in (_LABEL, _METACOPY, _REDIRECT)
+
+
+def _dress(source: int, target: int, status: os.stat_result, wanted: Callable[[str], bool]) -> None:
     """Owner, mode, attributes and times; in this order, because a change of owner clears the others."""
     os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
-    for name, value in attributes(source, _copied):
+    for name, value in attributes(source, wanted):
         os.setxattr(target, name, value)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

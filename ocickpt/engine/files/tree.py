@@ -271,7 +271,8 @@ def hidden_by(upper: Path, lowers: Sequence[Path], directory: str) -> list[str]:
     Names that `upper` has itself are left out. Podman's archives need this: they know lists of
     deleted paths, no opaque directories. Raises StorageError when a layer cannot be read.
     """
-    own = set(_layer(upper, directory)[0])
+    names, whiteouts, _ = _layer(upper, directory)
+    own = {*names, *whiteouts}  # what it hides by itself is named already
     gone: set[str] = set()
     found: set[str] = set()
     for lower in lowers:

@@ -20,8 +20,7 @@ import msgspec
 
 from ocickpt import proc, structs
 from ocickpt.engine.container import Container, Volume
-from ocickpt.engine.runtime import table
-from ocickpt.errors import CommandError, IntegrityError, NotFoundError, UnsupportedError
+from ocickpt.errors import CommandError, IntegrityError, NotFoundError
 
 PROGRAM = "podman"
 T = TypeVar("T", bound=msgspec.Struct)
@@ -193,6 +192,11 @@ def secret_exists(name: str) -> bool:
     return proc.run([PROGRAM, "secret", "exists", "--", name], check=False).returncode == 0
 
 
+def network_exists(name: str) -> bool:
+    """Whether there is a network of that name."""
+    return proc.run([PROGRAM, "network", "exists", "--", name], check=False).returncode == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Roots:
     """Where podman keeps things on this host (see `roots`)."""
@@ -255,29 +259,6 @@ def remove_volume(name: str) -> None:
 def pull(name: str) -> bool:
     """Try to pull an image by name, quietly."""
     return proc.run([PROGRAM, "pull", "--quiet", "--", name], check=False).returncode == 0
-
-
-def check_supported(subject: Container) -> None:
-    """UnsupportedError with one sentence for what podman itself cannot checkpoint."""
-    what = f"container {subject.name!r}"
-    if subject.pod:
-        raise UnsupportedError(f"{what} is part of a pod, and podman exports no checkpoint of those")
-    if subject.depends:
-        raise UnsupportedError(
-            f"{what} shares namespaces with another container, and podman exports no checkpoint of those"
-        )
-    if subject.private_users:
-        raise UnsupportedError(f"{what} has a user namespace of its own (--userns), which podman cannot restore")
-    if subject.elsewhere:
-        raise UnsupportedError(
-            f"{what} has overlay or image volumes, which no checkpoint holds: {', '.join(subject.elsewhere)}"
-        )
-    if subject.host_ipc:
-        raise UnsupportedError(f"{what} has the /dev/shm of its host (--ipc=host), which cannot be restored")
-    if not subject.own_cgroup:
-        raise UnsupportedError(f"{what} has no cgroup of its own (--cgroups=disabled), so nothing can freeze just it")
-    if subject.runtime not in table.NAMES:
-        raise UnsupportedError(f"{what} runs under {subject.runtime!r}; only {table.LISTED} can checkpoint")
 
 
 def _first(found: proc.Result, kind: type[T]) -> T:

@@ -98,6 +98,11 @@ def read(bundle: Path) -> Recorded:
         ) from error
 
 
+def configuration(bundle: Path) -> bytes:
+    """podman's configuration of the container of that bundle, which ``config.dump`` would hold; errors as of `read`."""
+    return _rows(bundle.parents[2], bundle.parent.name)[0]
+
+
 def volume_options(subject: Container) -> tuple[VolumeOptions, ...]:
     """How those of its volumes were made that are not plain ones; UnsupportedError for one of another driver."""
     found = []

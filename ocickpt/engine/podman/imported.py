@@ -43,6 +43,7 @@ _PARENTS = ("/libpod_parent", "machine.slice")
 """The parents of containers that were given none, under cgroupfs and systemd: this host takes its own."""
 _FILESYSTEMS = {"proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 _NAMESPACES = ("pid", "network", "ipc", "uts", "cgroup")
+_DEFAULT_NETWORK = "podman"
 _NETWORK_MODES = ("", "bridge", "default", "host", "none", "private")
 """In others a process of the host would have to be started again, or another container be there."""
 # On the next start podman would change the owner or the label of all that is below the source.
@@ -89,6 +90,11 @@ class Imported:
     def image_name(self) -> str:
         """The name of its image, with its registry, or its ID."""
         return self.config.rootfs_image_name
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that it is in, but for podman's default one, which is made where it is missing."""
+        return tuple(name for name in self.config.new_networks if name != _DEFAULT_NETWORK)
 
     @property
     def runtime(self) -> str:

@@ -1,0 +1,205 @@
+"""What no restore can bring back: one list, asked while the container runs.
+
+A row is a question to what there is to know of a container, and what is said where it has an answer. After the rows
+podman's records of the container are read as a restore will read them, so that what would be refused then is refused
+now. It must not know how a dump is made.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocickpt import oci
+from ocickpt.artifact import origin
+from ocickpt.engine import freezer, mountinfo
+from ocickpt.engine.container import Container
+from ocickpt.engine.podman import config as libpod
+from ocickpt.engine.podman import database
+from ocickpt.engine.podman.imported import import_config
+from ocickpt.engine.runtime import table
+from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
+from ocickpt.gate import confinement
+from ocickpt.save import labels
+
+_DELETED = " (deleted)"
+_IO_URING = "anon_inode:[io_uring]"
+_BY_PATH = "ns:"
+_WHERE = "/proc/{}/fd"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of a container before it is dumped."""
+
+    container: Container
+    spec: oci.Bundle
+    """What its runtime was given."""
+    record: libpod.Record | None
+    """podman's configuration of it; None where podman keeps it in no database that is read here (BoltDB)."""
+    processes: tuple[int, ...]
+    """Those that would be dumped; none where they have been."""
+
+
+Question = Callable[[Seen], str | bool]
+
+
+def check(container: Container) -> None:
+    """Ask all of a container that runs. UnsupportedError, PrerequisiteError."""
+    try:
+        config = database.configuration(container.bundle)
+    except (StorageError, UnsupportedError):
+        config = b""
+    check_recorded(container, config, processes=True)
+    labels.check_kept(container.name, container.bundle)
+
+
+def check_recorded(container: Container, config: bytes, *, processes: bool) -> None:
+    """The same of one whose `config` podman has on record, and of its `processes` if they are there yet."""
+    record = origin.configuration(config) if config else None
+    there = tuple(freezer.tree(container.pid)) if processes and container.pid else ()
+    seen = Seen(container, confinement.specification(container.bundle), record, there)
+    for question, sentence in ROWS:
+        if found := question(seen):
+            raise UnsupportedError(f"container {container.name!r} {sentence.format(found)}")
+    database.volume_options(container)
+    if record:
+        _rehearse(container, record)
+
+
+def _rehearse(container: Container, record: libpod.Record) -> None:
+    """Read podman's records as a restore will."""
+    path = container.bundle / "config.json"
+    try:
+        root = container.graph_root
+        import_config(record, origin.specification(path.read_bytes()), root, root / "volumes")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnsupportedError, IntegrityError) as error:
+        raise UnsupportedError(f"no restore would take container {container.name!r}: {error.message}") from error
+
+
+def _overlays(seen: Seen) -> str:
+    mounted = (mount.destination for mount in seen.spec.mounts if mount.type == "overlay")
+    return ", ".join(dict.fromkeys((*seen.container.elsewhere, *mounted)))
+
+
+def _other_driver(seen: Seen) -> str:
+    return "" if seen.container.upper or _root(seen) else seen.container.driver
+
+
+def _root(seen: Seen) -> str:
+    return seen.record.beyond.rootfs if seen.record else ""
+
+
+def _subpath(seen: Seen) -> str:
+    volumes = seen.record.config.named_volumes if seen.record else ()
+    return next((f"{each.sub_path} of the volume {each.name}" for each in volumes if each.sub_path), "")
+
+
+def _network(seen: Seen) -> str:
+    mode = seen.record.config.network_mode if seen.record else ""
+    made = seen.record is None or seen.record.config.create_net_ns
+    paths = [each.path for each in seen.spec.linux.namespaces if each.type == "network" and each.path]
+    return mode.removeprefix(_BY_PATH) if mode.startswith(_BY_PATH) else "".join(() if made else paths[:1])
+
+
+def _traced(seen: Seen) -> str:
+    holders = ((pid, freezer.tracer(pid)) for pid in seen.processes)
+    return next((f"{_called(pid)} is traced by {_called(holder)}" for pid, holder in holders if holder), "")
+
+
+def _io_uring(seen: Seen) -> str:
+    return next((_called(pid) for pid, _, link in _open(seen) if link == _IO_URING), "")
+
+
+def _deleted_read_only(seen: Seen) -> str:
+    """A file that CRIU would have to make again where the container may not write: `gate.paths` refuses that."""
+    mounts: dict[int, bool] = {}
+    for pid, name, link in _open(seen):
+        if not link.endswith(_DELETED) or not link.startswith("/"):
+            continue
+        try:
+            if not mounts:
+                mounts = {mount.id: "ro" in mount.options for mount in mountinfo.mounts(pid)}
+            if mounts.get(mountinfo.id_of(int(name), pid)):
+                return f"{_called(pid)} has {link.removesuffix(_DELETED)} open"
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return ""
+
+
+def _holes(seen: Seen) -> str:
+    """Files in /dev/shm that fit with their holes: podman's archive of it has zeros for holes, and unpacks them."""
+    shm = seen.container.shm
+    if not shm.is_mount():
+        return ""
+    size = os.statvfs(shm).f_blocks * os.statvfs(shm).f_frsize
+    apparent = 0
+    for _, _, names, directory in os.fwalk(shm):
+        for name in names:
+            try:
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            apparent += status.st_size // status.st_nlink if stat.S_ISREG(status.st_mode) else 0
+    return f"{apparent} bytes long with their holes, more than the {size} bytes" if apparent > size else ""
+
+
+def _open(seen: Seen) -> Iterator[tuple[int, str, str]]:
+    """What each process has open: (pid, number of the descriptor, what the kernel says of it)."""
+    for pid in seen.processes:
+        try:
+            for name in os.listdir(_WHERE.format(pid)):  # noqa: PTH208 - a third of the time
+                try:
+                    yield pid, name, os.readlink(f"{_WHERE.format(pid)}/{name}")  # noqa: PTH115 - as above
+                except FileNotFoundError:
+                    continue  # closed meanwhile
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+
+
+def _called(pid: int) -> str:
+    """A process as its user knows it."""
+    try:
+        return f"process {pid} ({Path(f'/proc/{pid}/comm').read_text('utf-8', 'replace').strip()})"
+    except OSError:
+        return f"process {pid}"
+
+
+ROWS: tuple[tuple[Question, str], ...] = (
+    (lambda seen: seen.container.pod, "is part of a pod, and podman exports no checkpoint of those"),
+    (
+        lambda seen: bool(seen.container.depends),
+        "shares namespaces with another container, and podman exports no checkpoint of those",
+    ),
+    (
+        lambda seen: seen.container.private_users,
+        "has a user namespace of its own (--userns), which podman cannot restore",
+    ),
+    (lambda seen: seen.container.host_ipc, "has the /dev/shm of its host (--ipc=host), which cannot be restored"),
+    (
+        lambda seen: not seen.container.own_cgroup,
+        "has no cgroup of its own (--cgroups=disabled), so nothing can freeze just it",
+    ),
+    (
+        lambda seen: seen.container.runtime not in table.NAMES and seen.container.runtime,
+        "runs under {!r}; only " + table.LISTED + " can checkpoint",
+    ),
+    (_root, "has no image but the directory {} of this host as its root (--rootfs), which is in no checkpoint"),
+    (_other_driver, "is kept by the storage driver {!r}; checkpoints of overlay alone can be restored"),
+    (_overlays, "has overlay or image volumes, which no checkpoint holds: {}"),
+    (_subpath, "mounts only the directory {} (subpath), which podman cannot mount again in a restore"),
+    (_network, "is in the network namespace {} of this host (--network ns:), which a restore cannot join"),
+    (_traced, "cannot be dumped: {}, as by a debugger, and a process can be traced only once"),
+    (_io_uring, "cannot be dumped: {} uses io_uring, of which CRIU knows nothing"),
+    (
+        _deleted_read_only,
+        "cannot be restored: {}, which is deleted, on a volume that it only reads; CRIU would have to write it there",
+    ),
+    (_holes, "has files in /dev/shm that are {} it has, and podman restores holes as zeros"),
+)
+"""Who asks, and what is said; ``{}`` is the answer."""
