@@ -184,7 +184,7 @@ COMES_BACK = (
             " python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"gone\")';"
             " truncate -s 1M holes; setfattr -n user.x -v 1 holes; done; truncate -s 1T /root/holes /data/holes"
         ),
-        see="for d in /root /data /dev/shm /tmp; do ls -lAb --time-style=+ $d | grep -v gone; done",
+        see="for d in /root /data /dev/shm /tmp; do ls -lAb --time-style=+ $d | grep -v -e gone -e total; done",
     ),
     Case(
         "a deleted file of sixty megabytes",
