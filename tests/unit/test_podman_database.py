@@ -52,6 +52,7 @@ def bundle(graph: Path, config: dict[str, Any] | None = None, state: dict[str, A
         for table, value in rows.items():
             made_here.execute(f"CREATE TABLE {table} (ID TEXT, JSON TEXT)")
             made_here.execute(f"INSERT INTO {table} VALUES (?, ?)", (ID, json.dumps(value).encode()))
+        made_here.execute("CREATE TABLE VolumeConfig (Name TEXT, JSON TEXT)")
         made_here.commit()
     return made
 
