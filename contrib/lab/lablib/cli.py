@@ -39,8 +39,11 @@ def _doctor(lab: Lab, _args: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _build(lab: Lab, _args: argparse.Namespace) -> int:
+def _build(lab: Lab, args: argparse.Namespace) -> int:
     doctor.insist(lab)
+    if args.what == "languages":
+        print(images.languages(lab))
+        return 0
     cached = images.ensure(lab)
     print(cached.root, cached.images, sep="\n")
     return 0
@@ -72,10 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         ("down", _down, "remove all hosts and all they left"),
         ("status", _status, "say which hosts are up; exit code 1 unless a, b and registry are"),
         ("doctor", _doctor, "say what this machine lacks to carry a lab, a line each"),
-        ("build", _build, "build the root and the images into the cache, and say where"),
         ("purge", _purge, "down, and empty the cache"),
     ):
         verbs.add_parser(name, help=words).set_defaults(run=run)
+    verb = verbs.add_parser("build", help="build the root and the images into the cache, and say where")
+    verb.add_argument("what", nargs="?", choices=["languages"], help="a file system with a JVM and node instead")
+    verb.set_defaults(run=_build)
     verb = verbs.add_parser("path", help="print where a host's files can be seen from outside")
     verb.add_argument("host", metavar="HOST")
     verb.set_defaults(run=_path)

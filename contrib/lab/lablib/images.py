@@ -16,7 +16,7 @@ from pathlib import Path
 from lablib import boot, cgroups, locks, machine
 from lablib.layout import HERE, Disk, Lab
 from lablib.processes import Records
-from lablib.roots import HOST_TREE, IMAGE_TREE, Build
+from lablib.roots import HOST_TREE, IMAGE_TREE, LANGUAGE_TREE, Build
 
 BUILDER = "builder"
 STORES = ("all", "only-a")
@@ -75,6 +75,21 @@ def ensure(lab: Lab) -> Cached:
         machine.install_missing()
         with unfinished(lab) as scratch:
             _build(lab, target, scratch)
+    return target
+
+
+def languages(lab: Lab) -> Path:
+    """The file system with a JVM and node, as a tar file; made when the cache does not have it. Raises LabError."""
+    target = lab.cache / f"languages-{LANGUAGE_TREE.key}.tar"
+    with locks.held(lab.cache / "lock"):
+        if not target.exists():
+            machine.install_missing()
+            with unfinished(lab) as scratch:
+                build = Build(LANGUAGE_TREE, scratch / "languages.tar", scratch)
+                try:
+                    build.finish().rename(target)
+                finally:
+                    build.cancel()
     return target
 
 

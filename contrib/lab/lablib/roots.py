@@ -48,6 +48,7 @@ HOST_PACKAGES = (
     *("attr", "acl", "zstd", "util-linux", "less", "ca-certificates"),
 )
 IMAGE_PACKAGES = ("python3", "redis-server", "postgresql", "nginx-light", "sudo")
+LANGUAGE_PACKAGES = ("openjdk-21-jdk-headless", "nodejs")
 
 PINS = f"""\
 Package: *
@@ -96,6 +97,10 @@ printf '#!/bin/sh\\nexit 101\\n' > "$1/usr/sbin/policy-rc.d"
 chmod 755 "$1/usr/sbin/policy-rc.d"
 echo 'create_main_cluster = false' > "$1/etc/postgresql-common/createcluster.conf"
 """
+# The JVM's package puts a link where manual pages would be.
+MANUALS = """\
+mkdir -p "$1/usr/share/man/man1"
+"""
 POSTGRES = """\
 set -eu
 chroot "$1" sh -c 'exec setpriv --reuid=postgres --regid=postgres --init-groups \\
@@ -137,6 +142,8 @@ OPTIONS = (
 
 HOST_TREE = Tree("root", "apt", HOST_PACKAGES, NO_SERVICES, SSH + LIMITS, newer=True)
 IMAGE_TREE = Tree("base", "essential", IMAGE_PACKAGES, NO_SERVICES, POSTGRES, newer=False)
+LANGUAGE_TREE = Tree("languages", "essential", LANGUAGE_PACKAGES, NO_SERVICES + MANUALS, "", newer=False)
+"""A JVM and node, which few tests need: built when one asks for it (`lab build languages`)."""
 
 
 def _argv(tree: Tree, target: Path, scratch: Path) -> list[str]:
