@@ -28,6 +28,7 @@ from ocickpt.save import labels
 _DELETED = " (deleted)"
 _IO_URING = "anon_inode:[io_uring]"
 _BY_PATH = "ns:"
+_RUNS_ON = "nothing was done to it: it runs on"
 _WHERE = "/proc/{}/fd"
 
 
@@ -62,15 +63,16 @@ def check_recorded(container: Container, config: bytes, *, processes: bool) -> N
     record = origin.configuration(config) if config else None
     there = tuple(freezer.tree(container.pid)) if processes and container.pid else ()
     seen = Seen(container, confinement.specification(container.bundle), record, there)
+    hint = _RUNS_ON if processes else ""
     for question, sentence in ROWS:
         if found := question(seen):
-            raise UnsupportedError(f"container {container.name!r} {sentence.format(found)}")
+            raise UnsupportedError(f"container {container.name!r} {sentence.format(found)}", hint=hint)
     database.volume_options(container)
     if record:
-        _rehearse(container, record)
+        _rehearse(container, record, hint)
 
 
-def _rehearse(container: Container, record: libpod.Record) -> None:
+def _rehearse(container: Container, record: libpod.Record, hint: str) -> None:
     """Read podman's records as a restore will."""
     path = container.bundle / "config.json"
     try:
@@ -79,7 +81,9 @@ def _rehearse(container: Container, record: libpod.Record) -> None:
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except (UnsupportedError, IntegrityError) as error:
-        raise UnsupportedError(f"no restore would take container {container.name!r}: {error.message}") from error
+        raise UnsupportedError(
+            f"no restore would take container {container.name!r}: {error.message}", hint=hint
+        ) from error
 
 
 def _overlays(seen: Seen) -> str:
