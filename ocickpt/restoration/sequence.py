@@ -232,8 +232,7 @@ class Sequence:
         return Ready(more.arguments, environment, hold, cgroup)
 
     def _given_back(self) -> extras.Extras:
-        """What neither podman nor CRIU has saved, but for files that podman writes once more behind our back: those of a
-        container that is being created."""
+        """What neither podman nor CRIU has saved. Files of a container that is being created podman writes later."""
         if self._way.spec is None:
             return self._extras
         for path in (each.path for each in self._extras.files if each.path != etc.HOSTNAME):
