@@ -33,6 +33,7 @@ from ocickpt.engine.container import Running
 from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import config as libpod
+from ocickpt.engine.podman import etc
 from ocickpt.engine.runtime.base import Additions
 from ocickpt.errors import NotFoundError
 from ocickpt.gate import confinement, places, verification
@@ -231,12 +232,20 @@ class Sequence:
         self._frozen = cgroup is not None
         return Ready(more.arguments, environment, hold, cgroup)
 
+    def _given_back(self) -> extras.Extras:
+        """What neither podman nor CRIU has saved. Files of a container that is being created podman writes later."""
+        if self._way.spec is None:
+            return self._extras
+        for path in (each.path for each in self._extras.files if each.path != etc.HOSTNAME):
+            self._way.progress.note(f"its changes to {path} are not given back: the new container has its own")
+        return replace(self._extras, files=())
+
     def verify(self, container: Running) -> None:
         """Hold what was restored, and stands still, against what it may be. IntegrityError."""
         confinement.verify(container, verification.mountpoints(self._saved.rebuilder), self._filters)
         was, spec = self._saved.artifact.description.container, self._saved.spec
         names = frozenset({was.name, was.id[:12], spec.hostname})
-        for each in give_back(container, self._extras, names):
+        for each in give_back(container, self._given_back(), names):
             self._way.progress.note(each)
         if self._frozen:
             confinement.confine_exec(container)
