@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ocickpt import oci
 from ocickpt.artifact import origin
-from ocickpt.engine import freezer, mountinfo
+from ocickpt.engine import criu, freezer, mountinfo
 from ocickpt.engine.container import Container
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.podman import database
@@ -23,6 +23,7 @@ from ocickpt.engine.podman.imported import import_config
 from ocickpt.engine.runtime import table
 from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
 from ocickpt.gate import confinement
+from ocickpt.gate.expected import Expected
 from ocickpt.save import labels
 
 _DELETED = " (deleted)"
@@ -109,6 +110,15 @@ def _network(seen: Seen) -> str:
     made = seen.record is None or seen.record.config.create_net_ns
     paths = [each.path for each in seen.spec.linux.namespaces if each.type == "network" and each.path]
     return mode.removeprefix(_BY_PATH) if mode.startswith(_BY_PATH) else "".join(() if made else paths[:1])
+
+
+def _writes_cgroups(seen: Seen) -> str:
+    """`gate.cgroups` refuses that: there would be no cgroup namespace, and its cgroups would be the host's."""
+    expected, runtime = Expected.of(seen.spec), seen.container.runtime
+    writable = any(each.type in ("cgroup", "cgroup2") and "ro" not in each.options for each in seen.spec.mounts)
+    if not writable or "cgroup" not in expected.namespaces or expected.may("SYS_ADMIN"):
+        return ""
+    return str(criu.configuration.place(runtime)) if criu.ignores_cgroups(runtime) else ""
 
 
 def _traced(seen: Seen) -> str:
@@ -198,6 +208,7 @@ ROWS: tuple[tuple[Question, str], ...] = (
     (_overlays, "has overlay or image volumes, which no checkpoint holds: {}"),
     (_subpath, "mounts only the directory {} (subpath), which podman cannot mount again in a restore"),
     (_network, "is in the network namespace {} of this host (--network ns:), which a restore cannot join"),
+    (_writes_cgroups, "may write to its cgroups, which a restore cannot give it: {} has CRIU leave cgroups alone"),
     (_traced, "cannot be dumped: {}, as by a debugger, and a process can be traced only once"),
     (_io_uring, "cannot be dumped: {} uses io_uring, of which CRIU knows nothing"),
     (
