@@ -79,8 +79,12 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "health": ("", "--health-cmd true --health-interval 5s", "--no-healthcheck"),
     "notify": ("", "--sdnotify ignore", "--sdnotify conmon"),
 }
-# What podman itself does not take together.
+# What podman itself does not take together; runc makes no place to mount at in a root that is only read.
 _APART = (
+    ("root", "--read-only", "secret", "--secret key"),
+    ("root", "--read-only --read-only-tmpfs=false", "secret", "--secret key"),
+    ("root", "--read-only", "init", "--init"),
+    ("root", "--read-only --read-only-tmpfs=false", "init", "--init"),
     ("network", "--network none", "names", "--dns 10.0.0.1 --dns-search example.org"),
     ("network", "--network none", "names", "--dns-option ndots:2"),
     ("network", "--network host", "sysctl", "--sysctl net.ipv4.ip_forward=1"),
