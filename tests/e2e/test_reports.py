@@ -15,7 +15,7 @@ from tests.e2e.conftest import LONG, Host, Start, until_arrived
 from tests.e2e.reports import REPORTS, Report
 
 WAYS = (("runc", "eager"), ("crun", "lazy"), ("runc", "lazy"), ("crun", "eager"))
-PATIENCE = "40"
+PATIENCE = "120"
 """Seconds that what is done or seen inside may take."""
 # Where the kernel put the first process's stack, at random: a process that was started afresh has it elsewhere.
 STACK = "sed 's/.*) //' /proc/1/stat | cut -d' ' -f26"
