@@ -57,7 +57,7 @@ class VolumeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
         what = self.device or self.type or self.o
         return Asked("volume-opt", f"{self.name}:{shown}", f"the volume {self.name}, which is {what} of the host")
 
-    def make(self) -> None:
-        """Have podman make it. CommandError."""
+    def make(self, label: str) -> None:
+        """Have podman make it, with a label that says who did. CommandError, too when there is one of that name."""
         options = [f"--opt={key}={value}" for key, value in self.given.items()]
-        proc.run(["podman", "volume", "create", *options, "--", self.name])
+        proc.run(["podman", "volume", "create", f"--label={label}", *options, "--", self.name])
