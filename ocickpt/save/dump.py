@@ -85,6 +85,7 @@ def begin(subject: Container, reference: str, options: CheckpointOptions, progre
                 volumes=not options.ignore_volumes,
             ),
             origin=origin.here(subject.runtime),
+            links=bundle.bind_symlinks(subject.bundle, subject.pid),
         )
     )
 
@@ -126,7 +127,8 @@ def undo(journal: Journal[Checkpoint]) -> None:
     """Make a container whose dump led to nothing run again, and forget the dump.
 
     StorageError when it cannot be: podman has removed it (--rm) or started it anew. Then its dump is kept, for the
-    same command to publish it. CommandError when the restore fails; the dump is kept too.
+    same command to publish it. When a bind mount's source is not what it was, and CommandError when the restore fails,
+    the dump is kept too, and the next call tries again.
     """
     record = journal.record
     channel.end(record)
@@ -140,7 +142,7 @@ def undo(journal: Journal[Checkpoint]) -> None:
         mountpoints = [
             each.read_bytes() for each in subject.image_path.iterdir() if confinement.MOUNTS.fullmatch(each.name)
         ]
-        bundle.resolve_bind_sources(subject.bundle)  # podman has the runtime restore what stands there
+        bundle.resolve_bind_sources(subject.bundle, record.links)  # podman has the runtime restore what stands there
         podman.restore_in_place(subject, record.options.replayed)
         with suppress(NotFoundError):  # it runs, or has ended since
             again = podman.container(subject.id).running
