@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 
 from ocickpt import artifact, config, names, pull, push
+from ocickpt.artifact import extras
+from ocickpt.artifact.extras import Extras
 from ocickpt.artifact.parts import Parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Criu, Engine, HostInfo, Runtime
 from ocickpt.engine import host
 from ocickpt.engine.files.archive import ArchiveWriter, members, nested, tree_contents, tree_tar
 from ocickpt.engine.podman import defaults
+from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.errors import (
     ExistsError,
     IntegrityError,
@@ -359,6 +362,15 @@ def test_what_is_replaced_is_in_all_that_is_written(tmp_path: Path) -> None:
         assert found["checkpoint/inventory.img"] == inside
         assert found["checkpoint/seccomp.img"] == b"more"
         assert found["config.dump"] == b"config"
+
+
+def test_what_is_in_a_volume_of_the_host_is_not_taken(tmp_path: Path) -> None:
+    """Without the shim podman exports all volumes: who pulls the checkpoint would have a directory of the host's."""
+    path = written(tmp_path / "in.tar", whole(tmp_path))
+    saved = Extras(volumes=(VolumeOptions("data", "none", "/srv", "bind"), VolumeOptions("empty", "tmpfs", "tmpfs")))
+    (tmp_path / extras.NAME).write_bytes(saved.to_bytes())
+    parts = Parts(path, extras=tmp_path / extras.NAME)
+    assert {each.entry.path for each in parts if each.entry.kind is Kind.VOLUME} == {"empty"}
 
 
 @needs_root
