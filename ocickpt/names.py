@@ -41,6 +41,9 @@ ANNOTATION_PUSH: Final = "io.ocickpt.push"
 ANNOTATION_RESTORE: Final = "io.ocickpt.restore"
 ANNOTATION_RESTORE_LAZY: Final = "io.ocickpt.restore.lazy"
 
+LABEL_RESTORE: Final = "io.ocickpt.restore"
+"""On a volume: the key of the restore that made it."""
+
 HOST_CONFIG: Final = "/etc/ocickpt/config.toml"
 
 EAGER: Final = "eager/"

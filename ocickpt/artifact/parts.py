@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from ocickpt import names
 from ocickpt.artifact import address_spaces, allowed_files
+from ocickpt.artifact.extras import read as read_extras
 from ocickpt.artifact.file_pieces import pieces_of
 from ocickpt.engine import criu
 from ocickpt.engine.files import archive, archivewriter, tree
@@ -60,6 +61,9 @@ class Parts:
         self._export = export
         self._aside = aside
         self._extras = extras
+        saved = read_extras(extras.parent).volumes if extras else ()
+        self._of_host = {each.name for each in saved if each.is_of_host}
+        """Volumes whose content is not the container's: podman exports every one."""
         self._lowers = [Path(lower) for lower in lowers if Path(lower).is_dir()]
         self._boot = 0
         self._mappings: dict[str, bytes] = {}
@@ -143,7 +147,8 @@ class Parts:
         elif name == DELETED:
             yield from _deleted(_read(member, SMALL_LIMIT))
         elif volume := VOLUME.fullmatch(name):
-            yield from archive.tree_contents(archive.nested(member.stream), Kind.VOLUME, volume[1])
+            if volume[1] not in self._of_host:
+                yield from archive.tree_contents(archive.nested(member.stream), Kind.VOLUME, volume[1])
         elif pages := PAGES.fullmatch(name):
             yield self._pages(int(pages[1]), lambda: member.stream, member.size)
         elif member.type is FileType.SYMLINK and name == "checkpoint/parent":

@@ -66,6 +66,11 @@ class Rebuilder:
         there = extras.NAME in self.small_files()
         return extras.Extras.from_bytes(self.file(extras.NAME)) if there else extras.NONE
 
+    def volumes(self) -> list[str]:
+        """The volumes whose content it holds, but for what was there without them (`extras`)."""
+        host = {each.name for each in self.extras().volumes if each.is_of_host}
+        return sorted({entry.path.split("/")[0] for _, entry in self.index.files_of(Kind.VOLUME)} - host)
+
     def written(self, name: str) -> bytes:
         """As `file`, and as it is written: what replaced it, if anything did."""
         return self._replaced[name] if name in self._replaced else self.file(name)
@@ -233,7 +238,7 @@ class Rebuilder:
             for each in sorted(pages.iterdir()):
                 out.add_file(f"checkpoint/{each.name}", each)
             self._add_rootfs(out, work)
-            for name in sorted({entry.path.split("/")[0] for _, entry in self.index.files_of(Kind.VOLUME)}):
+            for name in self.volumes():
                 self._add_tree(out, f"volumes/{name}.tar", Kind.VOLUME, name, work)
 
     def _add_small(self, out: archive.ArchiveWriter, members: dict[str, bytes], work: Path) -> None:

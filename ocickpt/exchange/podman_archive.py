@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ocickpt import artifact
 from ocickpt.artifact import publishing
+from ocickpt.artifact.extras import Extras
 from ocickpt.artifact.parts import Parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Options
@@ -76,7 +77,7 @@ def write(
         imported = without_refused(imported, may, progress)
         check_host_access(imported.name, imported.asked, may, progress)
         rebuilder.replace(verification.verify(rebuilder, config, spec, found.description))
-        for note in _for_podman(found.description.options, imported):
+        for note in _for_podman(found.description.options, imported, rebuilder, output):
             progress.note(note)
         layers, hint = _layers(imported.image_id), f"`podman pull {imported.image_name}` first"
         places.check_packed(rebuilder, imported, layers, hint)
@@ -91,13 +92,38 @@ def write(
     return found
 
 
-def _for_podman(made: Options, imported: Imported) -> Iterator[str]:
-    """What whoever restores the archive has to do that no archive says."""
+def _for_podman(made: Options, imported: Imported, rebuilder: Rebuilder, output: Path) -> Iterator[str]:
+    """What whoever restores the archive has to do, and to do without, that no archive says.
+
+    podman fills every volume of the container, and then none may be there, or none (libpod/container_internal_common.go
+    and pkg/checkpoint/checkpoint_restore.go).
+    """
     if made.replayed:
         yield f"`podman container restore` needs {' '.join(made.replayed)}, as the checkpoint was made with"
+    held = rebuilder.volumes()
     for each in imported.made:
         options = " ".join(shlex.quote(f"--opt={key}={value}") for key, value in each.given.items())
-        yield f"podman makes {each.name} a plain volume, unless `podman volume create {options} {each.name}` did it"
+        unless = f", unless `podman volume create {options} {each.name}` did it before" if each.is_of_host else ""
+        yield f"podman makes {each.name} a plain volume{unless}"
+    if missing := [name for name in imported.volumes if name not in held]:
+        yield (
+            f"`podman container restore` needs --ignore-volumes, for there is no content of {', '.join(missing)} in it;"
+            " then it fills no other either"
+        )
+        for name in (each for each in imported.volumes if each in held):
+            tar = f"tar -xOf {shlex.quote(str(output))} volumes/{name}.tar"
+            yield f"`podman volume create {name}` and `{tar} | podman volume import {name} -` before bring back {name}"
+    if lost := _lost(rebuilder.extras()):
+        yield f"podman gives nothing back of {', '.join(lost)}: `ocickpt restore` does"
+
+
+def _lost(saved: Extras) -> list[str]:
+    """What only a restore of ours gives back."""
+    found = ["what is unusual about its threads" if saved.threads else ""]
+    found += ["what core dumps of its processes hold" if saved.processes else ""]
+    found += [f"its changes to {each.path}" for each in saved.files]
+    found += ["the names of its unix sockets" if saved.sockets else ""]
+    return [each for each in found if each]
 
 
 def _roots() -> podman.Roots:

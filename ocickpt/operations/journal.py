@@ -76,6 +76,8 @@ class Checkpoint(Dumping, frozen=True, kw_only=True, tag="checkpoint"):
     podman_pid: int = 0
     podman_start: int = 0
     """The podman that was started."""
+    links: dict[str, str] = {}
+    """Where the container's bind sources lead that pass symlinks, by what it had mounted (`engine.bundle`)."""
 
 
 UNPUBLISHED = "unpublished"

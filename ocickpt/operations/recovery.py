@@ -37,9 +37,9 @@ def recover(progress: Progress, mine: Callable[[Record], bool] = lambda _: True)
             if journal.podman_runs(record):
                 progress.stage(Stage.WAITING_FOR_PODMAN, record.verb)
             finished += verb.settle(orphan, mine, progress)
-        except OcickptError as error:
+        except (OcickptError, OSError) as error:
             what = "checkpoint" if record.verb == "intercept" else record.verb
-            progress.note(f"the interrupted {what} of {record.name!r} could not be put right: {error.message}")
+            progress.note(f"the interrupted {what} of {record.name!r} could not be put right: {error}")
     for verb in met.values():
         verb.tidy()
     return finished

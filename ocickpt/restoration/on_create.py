@@ -27,7 +27,7 @@ from ocickpt.engine import criu, host, podman
 from ocickpt.engine.container import Running
 from ocickpt.engine.criu.configuration import ENVIRONMENT
 from ocickpt.engine.files import openat2
-from ocickpt.engine.podman import storage
+from ocickpt.engine.podman import database, storage
 from ocickpt.engine.runtime import command_line
 from ocickpt.errors import CommandError, IncompatibleError, IntegrityError, OcickptError, StorageError
 from ocickpt.gate.expected import mounts_of
@@ -151,12 +151,17 @@ def _work(request: _Request, helpers: Helpers | None) -> Iterator[contextlib.Exi
         workdir.remove(request.work)
 
 
-def _empty(place: Path) -> None:
-    handle = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _empty(place: Path, progress: Progress) -> None:
+    """Remove all that is in a directory, which may be a mount itself; what is in the way is told, for another error
+    is the one to raise."""
     try:
-        openat2.empty(handle, place.name)
-    finally:
-        os.close(handle)
+        handle = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            openat2.empty(handle, ".")
+        finally:
+            os.close(handle)
+    except OSError as error:
+        progress.note(f"{place} has files of the checkpoint, which cannot be removed: {error.strerror}")
 
 
 def _helpers(request: _Request, spec: oci.Bundle) -> Helpers | None:
@@ -219,7 +224,13 @@ class OnCreate(Way):
         host = {each.name for each in saved.rebuilder.extras().volumes if each.is_of_host}
         for volume in (each for each in volumes(saved.config.config) if each.name not in host):
             place = bundles.volume_place(target.spec, volume.destination)
-            self._undo.callback(_empty, place)
+            if database.is_of_host(self._request.bundle, place):
+                raise IncompatibleError(
+                    f"the checkpoint brings a volume for {volume.destination}, where the container has a directory,"
+                    " device or share of its host",
+                    hint="`podman volume create` without options makes one that can be filled",
+                )
+            self._undo.callback(_empty, place, self.progress)
             saved.rebuilder.tree(Kind.VOLUME, place, volume.name)
         shm = mounts_of(target.spec).get(_SHM)
         if shm and shm.source.startswith("/"):

@@ -1,15 +1,18 @@
 """What a restore has made on this host: held to what it should be, or removed, and nothing else with it.
 
-A container is a restore's own when podman names that restore as the command that made it; a volume,
-when that container uses it, or when it was there as the shim kept the runtime from restoring, and was not before.
+A container is a restore's own when podman names that restore as the command that made it; a volume, when its label
+does, or, where podman made it, when that container uses it, or when it was there as the shim kept the runtime from
+restoring, and was not before.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ocickpt import rendezvous
+from ocickpt import names, rendezvous
 from ocickpt.engine import podman
 from ocickpt.engine.container import Container, Running
 from ocickpt.engine.podman import healthcheck
@@ -56,10 +59,20 @@ def take_back(journal: Journal[Restore], *, failed: bool = False) -> None:
         # Before its memory stops coming.
         podman.remove_container(container.id)
         podman.remove_cgroup(container.id)
+    attach.stop(journal.record)
     for volume in volumes:
         podman.remove_volume(volume)
-    attach.stop(journal.record)
     _forget(journal)
+
+
+@contextmanager
+def despite(journal: Journal[Restore], progress: Progress) -> Iterator[None]:
+    """What keeps a restore from its end is told, and left for a later call: whoever asks has an error of its own."""
+    try:
+        yield
+    except (OcickptError, OSError) as error:
+        journal.leave()
+        progress.note(f"the restore of {journal.record.name!r} could not be put right: {error}")
 
 
 def _find(record: Restore) -> Container | None:
@@ -69,18 +82,18 @@ def _find(record: Restore) -> Container | None:
 
 def _volumes(record: Restore, container: Container | None, failed: bool) -> list[str]:
     """Those of the volumes a restore makes that it has made."""
+    made = [name for name in record.made_volumes if podman.volume_labels(name).get(names.LABEL_RESTORE) == record.key]
+    by_podman = [name for name in record.volumes if name not in record.made_volumes]
     if container:
         used = {volume.name for volume in container.volumes}
-        return [name for name in dict.fromkeys((*record.volumes, *record.made_volumes)) if name in used]
-    made = [name for name in record.made_volumes if podman.volume_exists(name)]
+        return [*made, *(name for name in by_podman if name in used)]
     # podman removes the container of --rm as soon as the runtime has failed, but not its volumes.
     refused = Path(record.work) / rendezvous.REFUSED
     if not failed and not refused.exists():
         return made
     last = time.time() if failed else refused.stat().st_mtime
-    created = {name: podman.volume_created(name) for name in record.volumes}
-    found = [name for name, when in created.items() if when is not None and when <= last]
-    return list(dict.fromkeys((*made, *found)))
+    created = {name: podman.volume_created(name) for name in by_podman}
+    return [*made, *(name for name, when in created.items() if when is not None and when <= last)]
 
 
 def _is_whole(container: Container) -> bool:
@@ -116,7 +129,7 @@ def end(journal: Journal[Restore], container: Running) -> None:
     _leave(journal, follows=follows)
 
 
-def finish(journal: Journal[Restore], container: Running) -> None:
+def finish(journal: Journal[Restore], container: Running, progress: Progress) -> None:
     """As `end`, for who has restored it.
 
     CommandError, and nothing of it is left, when its memory does not follow after all.
@@ -125,7 +138,8 @@ def finish(journal: Journal[Restore], container: Running) -> None:
     if follows:
         attach.settle(journal, container)
     if trouble := attach.failure(journal.record):
-        take_back(journal)
+        with despite(journal, progress):
+            take_back(journal)
         raise CommandError(f"the memory of container {container.name!r} cannot be completed: {trouble}")
     _leave(journal, follows=follows)
 

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocickpt import artifact, proc, processes, rendezvous
+from ocickpt import artifact, names, proc, processes, rendezvous
 from ocickpt.artifact import parts
 from ocickpt.engine import criu, podman
 from ocickpt.engine.container import Running
@@ -128,12 +128,12 @@ class WithPodman(Way):
             yield
             self._journal.step("running")
         except KeyboardInterrupt:
-            with interrupts.undisturbed():
+            with interrupts.undisturbed(), outcome.despite(self._journal, self.progress):
                 if outcome.settle(self._journal, self.progress):
                     self.progress.note(f"container {self._journal.record.name!r} was restored already: it runs")
             raise
         except BaseException:
-            with interrupts.undisturbed():
+            with interrupts.undisturbed(), outcome.despite(self._journal, self.progress):
                 failed = self._journal.record.step in ("podman", "guarded")
                 outcome.take_back(self._journal, failed=failed)
             raise
@@ -199,7 +199,7 @@ class WithPodman(Way):
             rebuilder.pages(work / "pages")
         rebuilder.skeleton(work / outcome.IMPORT, members, work)
         for volume in self._made:
-            volume.make()
+            volume.make(f"{names.LABEL_RESTORE}={self._journal.record.key}")
         return [*flags, "--ignore-volumes"]
 
     def _start(self, follow: Helpers) -> None:
@@ -270,7 +270,7 @@ class WithPodman(Way):
         """Its healthcheck goes on, and its memory follows."""
         with interrupts.undisturbed():
             outcome.resume_healthcheck(container.id, self._imported.health_interval, self.progress)
-            outcome.finish(self._journal, container)
+            outcome.finish(self._journal, container, self.progress)
 
 
 def _flags(options: RestoreOptions, replayed: Iterable[str]) -> list[str]:

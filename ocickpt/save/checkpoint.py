@@ -117,8 +117,8 @@ def _settle(journal: Journal[Checkpoint], error: BaseException, progress: Progre
             told = _KEPT
         else:
             dump.undo(journal)
-    except OcickptError as problem:
-        told = f"{problem.message}; {_KEPT if journal.record.step == 'dumped' else '`ocickpt doctor` tries again'}"
+    except (OcickptError, OSError) as problem:
+        told = f"{problem}; {_KEPT if journal.record.step == 'dumped' else '`ocickpt doctor` tries again'}"
         journal.leave()
     if told and isinstance(error, OcickptError):
         error.hint = told

@@ -13,8 +13,12 @@ holds the only copy of a stopped container.
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +27,7 @@ from ocickpt.artifact import origin, parts
 from ocickpt.artifact.extras import Lost
 from ocickpt.artifact.extras import read as read_extras
 from ocickpt.description import Options
-from ocickpt.engine import bundle, criu, host, podman
+from ocickpt.engine import bundle, criu, freezer, host, podman
 from ocickpt.engine.container import Container
 from ocickpt.engine.criu import pages
 from ocickpt.engine.files import archive
@@ -44,6 +48,8 @@ _CRIU_FROZEN = (4, 1)
 _CONFIGURATION = "criu.conf"
 _CRIU_OPTIONS = (f"ghost-limit {(parts.SMALL_LIMIT >> 20) - 1}M",)
 """How much of a deleted file that is open is saved: 1 MiB without. What /etc/criu says comes before this."""
+_BLOCK = 512
+"""The unit of st_blocks."""
 _FULL = "No space left"  # dump.log is on the full disk too, and cut short
 
 
@@ -85,6 +91,7 @@ def begin(subject: Container, reference: str, options: CheckpointOptions, progre
                 volumes=not options.ignore_volumes,
             ),
             origin=origin.here(subject.runtime),
+            links=bundle.bind_symlinks(subject.bundle, subject.pid),
         )
     )
 
@@ -126,7 +133,8 @@ def undo(journal: Journal[Checkpoint]) -> None:
     """Make a container whose dump led to nothing run again, and forget the dump.
 
     StorageError when it cannot be: podman has removed it (--rm) or started it anew. Then its dump is kept, for the
-    same command to publish it. CommandError when the restore fails; the dump is kept too.
+    same command to publish it. When a bind mount's source is not what it was, and CommandError when the restore fails,
+    the dump is kept too, and the next call tries again.
     """
     record = journal.record
     channel.end(record)
@@ -140,7 +148,7 @@ def undo(journal: Journal[Checkpoint]) -> None:
         mountpoints = [
             each.read_bytes() for each in subject.image_path.iterdir() if confinement.MOUNTS.fullmatch(each.name)
         ]
-        bundle.resolve_bind_sources(subject.bundle)  # podman has the runtime restore what stands there
+        bundle.resolve_bind_sources(subject.bundle, record.links)  # podman has the runtime restore what stands there
         podman.restore_in_place(subject, record.options.replayed)
         with suppress(NotFoundError):  # it runs, or has ended since
             again = podman.container(subject.id).running
@@ -211,6 +219,7 @@ def _without_shim(subject: Container) -> str:
 def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal[Checkpoint], work: Path) -> list[Lost]:
     """What of the container nothing can give back."""
     captured, lost = journal.record.captured, list[Lost]()
+    _check_ghosts(subject)
     if not captured:  # nobody tells when it stands still
         lost.extend(take_extras(subject, work).lost)
     flags = {
@@ -243,8 +252,8 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
             return plan
         if message.get("event") == "captured" and not message.get("error"):
             workdir.check_space(work, subject.shm, subject.image_path)
-            _check_ghosts(subject)
-            lost.extend(take_extras(subject, work).lost)  # it stands still
+            _check_ghosts(subject)  # it stands still
+            lost.extend(take_extras(subject, work).lost)
             journal.step("captured")
             return {"ok": True}
         raise StorageError(
@@ -270,13 +279,34 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
 
 def _check_ghosts(subject: Container) -> None:
     """UnsupportedError for a deleted file that is larger than a restore takes: /etc/criu may have CRIU save any."""
-    for image in subject.image_path.glob("ghost-file-*.img"):
-        if image.stat().st_size > parts.SMALL_LIMIT:
-            raise UnsupportedError(
-                f"container {subject.name!r} has a deleted file of more than {parts.SMALL_LIMIT >> 20} MiB open, which"
-                " no restore would take",
-                hint="the process has to close it first; the container runs on",
-            )
+    if any(size > parts.SMALL_LIMIT for pid in freezer.tree(subject.pid) for size in _ghosts(pid)):
+        raise UnsupportedError(
+            f"container {subject.name!r} has a deleted file of more than {parts.SMALL_LIMIT >> 20} MiB open, which"
+            " no restore would take",
+            hint="the process has to close it first; the container runs on",
+        )
+
+
+def _ghosts(pid: int) -> Iterator[int]:
+    """How much CRIU would save of each deleted file that a process has open or mapped (criu/files-reg.c,
+    dump_ghost_remap); memory that only looks like one is pages."""
+    for kind in ("fd", "map_files"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            for name in os.listdir(f"/proc/{pid}/{kind}"):  # noqa: PTH208 - a third of the time
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    found = os.stat(f"/proc/{pid}/{kind}/{name}")  # noqa: PTH116 - as above
+                    if stat.S_ISREG(found.st_mode) and not found.st_nlink and found.st_dev != _memory():
+                        yield found.st_blocks * _BLOCK
+
+
+@cache
+def _memory() -> int:
+    """The device of what the kernel calls memory: of memfd_create(2), System V, and what processes map in common."""
+    handle = os.memfd_create("device", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(handle).st_dev
+    finally:
+        os.close(handle)
 
 
 def _explain(subject: Container, result: proc.Result) -> OcickptError:

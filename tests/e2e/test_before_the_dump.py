@@ -109,9 +109,8 @@ REFUSED = (
     Case(
         "a deleted file that is too large",
         opens("deleted", "70000000"),
-        code=12,
-        sentence="has /root/deleted open, which is deleted, and its 70000640 bytes are more",
-        hint="`ghost-limit` in /etc/criu/",
+        sentence="has a deleted file of more than 64 MiB open, which no restore would take",
+        hint="has to close it",
     ),
     Case(
         "a deleted file with another name",

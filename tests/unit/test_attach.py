@@ -11,6 +11,7 @@ from ocickpt.engine.container import Running
 from ocickpt.engine.runtime.base import Additions
 from ocickpt.errors import CommandError
 from ocickpt.lazy import attach
+from ocickpt.model import Silent
 from ocickpt.operations.journal import Journal, Restore
 from ocickpt.restoration import outcome
 
@@ -75,11 +76,11 @@ def test_a_restore_whose_helpers_fail_at_its_very_end(
     helpers["alive"] = when != "before"
     journal = Journal(work / "journal", -1, record)
     if when == "never":
-        outcome.finish(journal, RUNNING)
+        outcome.finish(journal, RUNNING, Silent())
         assert taken == []
         return
     with pytest.raises(CommandError, match=r"cannot be completed: (the page server died|what brings its memory was)"):
-        outcome.finish(journal, RUNNING)
+        outcome.finish(journal, RUNNING, Silent())
     assert taken == ["web"]
 
 

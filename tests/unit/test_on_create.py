@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import os
+import sqlite3
+import subprocess
 import tomllib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ocickpt import config, names, oci, rendezvous
+from ocickpt.artifact import extras
 from ocickpt.config import Config
 from ocickpt.engine.podman import storage
 from ocickpt.errors import (
@@ -22,8 +29,10 @@ from ocickpt.errors import (
     UnsupportedError,
     UsageError,
 )
+from ocickpt.model import Kind, Silent
 from ocickpt.operations import workdir
 from ocickpt.restoration import bundles, on_create, policy
+from ocickpt.restoration.sequence import Target
 from ocickpt.store import Access, Reference
 from tests import schema
 
@@ -309,6 +318,67 @@ def _inline(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key} = {_inline(each)}" for key, each in value.items()) + "}"
     return json.dumps(value)
+
+
+class Told(Silent):
+    """Remembers what was noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_volume_that_is_a_mount_is_emptied(tmp_path: Path) -> None:
+    place, told = tmp_path / "_data", Told()
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    try:
+        (place / "inner" / "deep").mkdir(parents=True)
+        (place / "inner" / "file").touch()
+        on_create._empty(place, told)
+        assert list(place.iterdir()) == []
+        assert told.notes == []
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_what_cannot_be_emptied_is_told(tmp_path: Path) -> None:
+    told = Told()
+    on_create._empty(tmp_path / "gone", told)
+    assert told.notes == [f"{tmp_path}/gone has files of the checkpoint, which cannot be removed: {os.strerror(2)}"]
+
+
+def test_nothing_is_written_where_a_volume_is_of_the_host(tmp_path: Path) -> None:
+    bundle, place = tmp_path / "overlay-containers" / "c1" / "userdata", tmp_path / "volumes" / "data" / "_data"
+    bundle.mkdir(parents=True)
+    place.mkdir(parents=True)
+    with closing(sqlite3.connect(tmp_path / "db.sql")) as made:
+        made.execute("CREATE TABLE VolumeConfig (Name TEXT, JSON TEXT)")
+        given = {"volumeDriver": "local", "volumeOptions": {"type": "none", "device": "/srv", "o": "bind"}}
+        made.execute("INSERT INTO VolumeConfig VALUES ('data', ?)", (json.dumps(given),))
+        made.commit()
+    request = SimpleNamespace(bundle=bundle)
+    mount = {"destination": "/data", "type": "bind", "source": str(place), "options": ["rbind"]}
+    spec = oci.read_bundle({"root": {"path": "/merged"}, "mounts": [mount]}, "bundle")
+    written: list[object] = []
+    rebuilder = SimpleNamespace(tree=lambda kind, *rest: written.append(kind), extras=lambda: extras.NONE)
+    config = SimpleNamespace(named_volumes=(SimpleNamespace(name="data", dest="/data"),))
+    saved: Any = SimpleNamespace(rebuilder=rebuilder, config=SimpleNamespace(config=config))
+    way = on_create.OnCreate.__new__(on_create.OnCreate)
+    way._request, way._undo, way.progress = request, contextlib.ExitStack(), Told()  # type: ignore[assignment]
+    target = Target(bundle, spec, tmp_path, "")
+    with pytest.raises(IncompatibleError, match="/data, where the container has a directory, device or share"):
+        way.fill(saved, target)
+    assert written == [Kind.ROOTFS]
+    # As a directory that whoever makes the container binds, and as a plain volume, it can be filled.
+    with closing(sqlite3.connect(tmp_path / "db.sql")) as made:
+        made.execute("DELETE FROM VolumeConfig")
+        made.commit()
+    way.fill(saved, target)
+    assert written[-1] == Kind.VOLUME
 
 
 def test_storage_knows_the_image(tmp_path: Path) -> None:

@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 
 from ocickpt import artifact, config, names, pull, push
+from ocickpt.artifact import extras
+from ocickpt.artifact.extras import Extras, File, Thread
 from ocickpt.artifact.parts import Parts
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.description import Criu, Engine, HostInfo, Runtime
 from ocickpt.engine import host
 from ocickpt.engine.files.archive import ArchiveWriter, members, nested, tree_contents, tree_tar
 from ocickpt.engine.podman import defaults
+from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.errors import (
     ExistsError,
     IntegrityError,
@@ -245,6 +248,56 @@ def test_what_it_asks_for_is_told_and_refused_in_the_same_words(
     assert not out.exists()
 
 
+class Told(Silent):
+    """Remembers what was noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def pulled(tmp_path: Path, saved: Extras) -> tuple[dict[str, Any], list[str]]:
+    """The archive that a checkpoint with these extras becomes, and what is said of it."""
+    ref = sent(written(tmp_path / "in.tar", whole(tmp_path) | {extras.NAME: saved.to_bytes()}), tmp_path)
+    told, out = Told(), tmp_path / "out.tar"
+    pull(ref, output=out, allow=(*ALLOW, "volume-opt=data:type=none,device=/srv/x,o=bind"), progress=told)
+    return read(out), [note for note in told.notes if not note.startswith("the container gets what others do not")]
+
+
+def test_podman_needs_to_be_told_nothing_of_plain_volumes(tmp_path: Path) -> None:
+    found, notes = pulled(tmp_path, extras.NONE)
+    assert {"volumes/data.tar", "volumes/empty.tar"} <= found.keys()
+    assert notes == []
+
+
+def test_what_podman_does_not_do_with_an_archive_is_told(tmp_path: Path) -> None:
+    """It fills all volumes, and wants none of them to be there, or none."""
+    found, notes = pulled(
+        tmp_path,
+        Extras(
+            threads=(Thread(1, (1,)),),
+            files=(File("/etc/hosts", b"1.2.3.4 x\n"),),
+            volumes=(VolumeOptions("data", "none", "/srv/x", "bind"), VolumeOptions("empty", "tmpfs", "tmpfs")),
+        ),
+    )
+    assert "volumes/empty.tar" in found
+    assert "volumes/data.tar" not in found
+    assert extras.NAME not in found
+    tar = f"tar -xOf {tmp_path}/out.tar volumes/empty.tar"
+    assert notes == [
+        "podman makes data a plain volume, unless `podman volume create --opt=type=none --opt=device=/srv/x"
+        " --opt=o=bind data` did it before",
+        "podman makes empty a plain volume",
+        "`podman container restore` needs --ignore-volumes, for there is no content of data in it; then it fills no"
+        " other either",
+        f"`podman volume create empty` and `{tar} | podman volume import empty -` before bring back empty",
+        "podman gives nothing back of what is unusual about its threads, its changes to /etc/hosts: `ocickpt restore`"
+        " does",
+    ]
+
+
 def test_what_no_restore_takes_can_be_looked_at(tmp_path: Path) -> None:
     found = catalog.inspect(asking(tmp_path, restart_policy="sometimes"), Access())
     assert (found.asks, found.trouble) == ((), "'sometimes' is not a restart policy")
@@ -359,6 +412,15 @@ def test_what_is_replaced_is_in_all_that_is_written(tmp_path: Path) -> None:
         assert found["checkpoint/inventory.img"] == inside
         assert found["checkpoint/seccomp.img"] == b"more"
         assert found["config.dump"] == b"config"
+
+
+def test_what_is_in_a_volume_of_the_host_is_not_taken(tmp_path: Path) -> None:
+    """Without the shim podman exports all volumes: who pulls the checkpoint would have a directory of the host's."""
+    path = written(tmp_path / "in.tar", whole(tmp_path))
+    saved = Extras(volumes=(VolumeOptions("data", "none", "/srv", "bind"), VolumeOptions("empty", "tmpfs", "tmpfs")))
+    (tmp_path / extras.NAME).write_bytes(saved.to_bytes())
+    parts = Parts(path, extras=tmp_path / extras.NAME)
+    assert {each.entry.path for each in parts if each.entry.kind is Kind.VOLUME} == {"empty"}
 
 
 @needs_root

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ocickpt.engine import freezer, mountinfo
+from ocickpt.engine import criu, freezer, mountinfo
 from ocickpt.engine.mountinfo import Mount
 from ocickpt.engine.podman import database
 from ocickpt.errors import UnsupportedError
@@ -39,6 +39,30 @@ def checked(graph: Path, config: dict[str, Any] | None = None, spec: dict[str, A
 
 def test_an_ordinary_container(tmp_path: Path) -> None:
     checked(tmp_path, {"namedVolumes": []}, {"mounts": []})
+
+
+def cgroups(*options: str, capabilities: tuple[str, ...] = (), own: bool = True) -> dict[str, Any]:
+    """The specification of a container with these mount options of its cgroups."""
+    kinds = ("pid", "ipc", "mount", "network", *(("cgroup",) if own else ()))
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": list(options)}
+    return {
+        "mounts": [mount],
+        "process": {"capabilities": {"bounding": list(capabilities)}},
+        "linux": {"namespaces": [{"type": each} for each in kinds]},
+    }
+
+
+def test_cgroups_that_it_may_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ignored: list[str] = []
+    monkeypatch.setattr(criu, "ignores_cgroups", ignored.__contains__)
+    plain: dict[str, Any] = {"namedVolumes": []}
+    checked(tmp_path / "a", plain, cgroups("rw"))
+    ignored.append("crun")
+    with refused("may write to its cgroups, which a restore cannot give it: /etc/criu/crun.conf has CRIU leave"):
+        checked(tmp_path / "b", plain, cgroups("rw"))
+    checked(tmp_path / "c", plain, cgroups("nosuid", "ro"))
+    checked(tmp_path / "d", plain, cgroups("rw", own=False))
+    checked(tmp_path / "e", plain, cgroups("rw", capabilities=("CAP_SYS_ADMIN",)))
 
 
 OVERLAID = {"destination": "/x", "type": "overlay", "source": "overlay", "options": ["lowerdir=/a"]}

@@ -20,6 +20,7 @@ from ocickpt.engine.podman.commands import (
     secret_exists,
     volume_created,
     volume_exists,
+    volume_labels,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "secret_exists",
     "volume_created",
     "volume_exists",
+    "volume_labels",
 ]

@@ -113,6 +113,7 @@ class _Volume(Printed, frozen=True):
     created_at: str
     driver: str = ""
     options: dict[str, str] = {}
+    labels: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +177,20 @@ def volume_exists(name: str) -> bool:
 
 def volume_created(name: str) -> float | None:
     """When the volume of exactly that name was made, in seconds since the epoch; None without one."""
+    value = _volume(name)
+    return datetime.fromisoformat(value.created_at).timestamp() if value else None
+
+
+def volume_labels(name: str) -> dict[str, str]:
+    """The labels of the volume of exactly that name; none without one."""
+    value = _volume(name)
+    return (value.labels or {}) if value else {}
+
+
+def _volume(name: str) -> _Volume | None:
     found = proc.run([PROGRAM, "volume", "inspect", "--", name], check=False)
     value = _first(found, _Volume) if found.returncode == 0 else None
-    return datetime.fromisoformat(value.created_at).timestamp() if value and value.name == name else None
+    return value if value and value.name == name else None
 
 
 def volume_options(name: str) -> tuple[str, dict[str, str]]:

@@ -113,10 +113,25 @@ def volume_options(subject: Container) -> tuple[VolumeOptions, ...]:
                 f"container {subject.name!r} has the volume {volume.name!r} of the driver {made.volume_driver!r}, whose"
                 " content no checkpoint holds"
             )
-        given = {key: made.volume_options[key] for key in ("type", "device", "o") if key in made.volume_options}
-        if given:
-            found.append(VolumeOptions(volume.name, **given))
+        if (options := _options(volume.name, made)).given:
+            found.append(options)
     return tuple(found)
+
+
+def is_of_host(bundle: Path, place: Path) -> bool:
+    """Whether a container of podman's has at `place` a volume whose content is there without it.
+
+    Told by ``VOLUMES/NAME/_data``, for podman may not have written down yet what the container is.
+    """
+    if not is_bundle(bundle) or place.name != "_data":
+        return False
+    name = place.parent.name
+    made = _made(bundle.parents[2], name)
+    return made.volume_driver not in ("", "local") or _options(name, made).is_of_host
+
+
+def _options(name: str, made: _Volume) -> VolumeOptions:
+    return VolumeOptions(name, **{k: v for k, v in made.volume_options.items() if k in ("type", "device", "o")})
 
 
 def _made(graph_root: Path, name: str) -> _Volume:

@@ -18,6 +18,8 @@ from ocickpt.asked import Asked
 from ocickpt.errors import IntegrityError
 
 _MEMORY: Final = "tmpfs"
+_EMPTY: Final = (_MEMORY, "ramfs")
+"""What has nothing in it whenever it is mounted."""
 _OF_MEMORY: Final = re.compile(
     r"(size|mode|uid|gid|nr_inodes|nr_blocks)=[0-9A-Za-z%]+|nodev|nosuid|noexec|ro|rw|noatime|nodiratime|relatime"
 )
@@ -37,7 +39,7 @@ class VolumeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def is_of_host(self) -> bool:
         """Whether its content is something that is there without it."""
-        return bool(self.type or self.device) and self.type != _MEMORY
+        return bool(self.type or self.device) and self.type not in _EMPTY
 
     @property
     def given(self) -> dict[str, str]:
@@ -51,13 +53,14 @@ class VolumeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
             raise IntegrityError(f"the volume {self.name} was made with what podman never takes")
         words = self.o.split(",") if self.o else []
         harmless = _OF_MEMORY if self.type == _MEMORY else _PLAIN
-        if not self.is_of_host and _SOURCE.fullmatch(self.device) and all(map(harmless.fullmatch, words)):
+        bounded = self.type in ("", _MEMORY) and not self.is_of_host
+        if bounded and _SOURCE.fullmatch(self.device) and all(map(harmless.fullmatch, words)):
             return None
         shown = ",".join(f"{key}={value}" for key, value in self.given.items())
         what = self.device or self.type or self.o
         return Asked("volume-opt", f"{self.name}:{shown}", f"the volume {self.name}, which is {what} of the host")
 
-    def make(self) -> None:
-        """Have podman make it. CommandError."""
+    def make(self, label: str) -> None:
+        """Have podman make it, with a label that says who did. CommandError, too when there is one of that name."""
         options = [f"--opt={key}={value}" for key, value in self.given.items()]
-        proc.run(["podman", "volume", "create", *options, "--", self.name])
+        proc.run(["podman", "volume", "create", f"--label={label}", *options, "--", self.name])
