@@ -198,6 +198,12 @@ def test_an_annotation_that_is_acted_on_is_asked_for(annotation: str) -> None:
     assert [each.kind for each in left.asked] == ["mount"]
 
 
+def test_a_refused_annotation_is_left_out_whatever_its_name() -> None:
+    found = load(spec=spec_with("annotations", "run.oci.x=y", value="z=1"))
+    left = found.without([each for each in found.asked if each.kind == "annotation"])
+    assert written(left)[1]["annotations"] == SPEC["annotations"]
+
+
 @pytest.mark.parametrize("annotation", ["io.podman.annotations.cid-file", "io.ocickpt.restore"])
 def test_an_annotation_of_how_it_was_made_does_not_pass(annotation: str) -> None:
     found = load(spec=spec_with("annotations", annotation, value="/etc/passwd"))
