@@ -217,13 +217,35 @@ def test_a_note_passes_unless_a_hook_of_this_host_acts_on_it(tmp_path: Path, mon
     assert written(found)[1]["annotations"] == SPEC["annotations"] | {"my.app": "of ours\n"}
     assert [each.kind for each in found.asked] == ["mount"]
     spec["annotations"]["my.app"] = "of ours"
-    monkeypatch.setattr("ocickpt.engine.podman.annotations._HOOKS", (str(tmp_path),))
+    monkeypatch.setattr("ocickpt.engine.podman.annotations.hook_directories", lambda: (str(tmp_path),))
     hook = tmp_path / "trace.json"
-    for when, acted in (({"^my[.]": "ours$"}, 1), ({"^my[.]": "^ours"}, 0), ({"(": ""}, 1), (None, 0)):
+    for when, acted in (
+        ({"^my[.]": "ours$"}, 1),
+        ({"^my[.]": "^ours"}, 0),
+        ({r"^other\.app$": ".*"}, 0),
+        ({"(": ""}, 1),
+        (None, 0),
+        # Go means another thing than Python.
+        ({"^[[:alpha:]]+[.]app$": ""}, 1),
+        ({r"^\pL+": ""}, 1),
+        ({r"^my.app\z": ""}, 1),
+        ({"(?i)^ny": ""}, 1),
+        ({"x{,3}y": ""}, 1),
+    ):
         hook.write_text(json.dumps({"when": {"annotations": when, "always": True}}))
         assert [each.kind for each in load(spec=spec).asked].count("annotation") == acted, when
-    hook.write_text("{")
-    assert "annotation=my.app=of ours" in [each.option for each in load(spec=spec).asked]
+    for text in ("{", '{"annotations": ["^of"]}', '{"When": {"annotations": {"my": ""}}}', '{"when": {"Annotations": {}}}'):
+        hook.write_text(text)
+        assert "annotation=my.app=of ours" in [each.option for each in load(spec=spec).asked]
+
+
+def test_hooks_are_where_podman_was_told_to_look(tmp_path: Path) -> None:
+    directory = tmp_path / "etc/containers/containers.conf.d"
+    directory.mkdir(parents=True)
+    (directory / "1.conf").write_text('[engine]\nhooks_dir = ["/srv/hooks"]\n')
+    (directory / "2.conf").write_text('[engine]\nhooks_dir = ["/opt/hooks", {append = true}]\n')
+    found = defaults.hook_directories(tmp_path)
+    assert {"/etc/containers/oci/hooks.d", "/srv/hooks", "/opt/hooks"} <= set(found)
 
 
 @pytest.mark.parametrize("key", ["listenerPath", "ListenerPath", "listenerMetadata"])
