@@ -5,19 +5,21 @@ The artifact's author chose it: no thread gets more of it than a process of such
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ocickpt import oci
 from ocickpt.artifact.extras import Extras
-from ocickpt.engine import attributes, cgroups, freezer, sockets, threads
+from ocickpt.engine import attributes, cgroups, freezer, mountinfo, sockets, threads
 from ocickpt.engine.container import Running
 from ocickpt.engine.podman import etc
 from ocickpt.errors import IntegrityError
 from ocickpt.gate import confinement
-from ocickpt.gate.expected import Expected
+from ocickpt.gate.expected import Expected, mounts_of
 
 _SHOWN = 80
+_VOLUME = re.compile(r"/([a-zA-Z0-9][a-zA-Z0-9_.-]*)/_data\Z")
 
 
 def give_back(container: Running, saved: Extras, names: frozenset[str]) -> list[str]:
@@ -35,10 +37,34 @@ def give_back(container: Running, saved: Extras, names: frozenset[str]) -> list[
         if file.path in places:
             with _told(f"its changes to {file.path}", told):
                 etc.put_back(file.path, file.content, places[file.path], names, own)
-    for socket in saved.sockets:
-        with _told(f"the name {socket.path!r} of a unix socket", told):
-            sockets.rename(container.pid, socket.bound, socket.path)
+    if saved.sockets:
+        told += _sockets(container, saved, spec)
     return told
+
+
+def _sockets(container: Running, saved: Extras, spec: oci.Bundle) -> Iterator[str]:
+    """Only names that the container's own processes have bound, and only where nothing is the host's: the container
+    may not be able to give them."""
+    told, asked = list[str](), mounts_of(spec)
+    host = {each.name for each in saved.volumes if each.is_of_host}
+
+    def is_own(mount: mountinfo.Mount) -> bool:
+        if mount.point == "/":
+            return True
+        if not (found := asked.get(mount.point)) or not found.is_bind:
+            return found is not None
+        volume = _VOLUME.search(found.source)
+        if volume:
+            # A volume that is a directory of the host is that directory, wherever it is mounted.
+            return volume[1] not in host and mount.root.endswith(volume[0])
+        return f"/overlay-containers/{container.id}/userdata/" in found.source
+
+    with _told("the names of unix sockets", told):
+        bound = sockets.Bound(container.pid, freezer.tree(container.pid))
+        for socket in saved.sockets:
+            with _told(f"the name {socket.path!r} of a unix socket", told):
+                bound.rename(socket.bound, socket.path, is_own)
+    yield from told
 
 
 def _attributes(container: Running, saved: Extras, spec: oci.Bundle, expected: Expected) -> Iterator[str]:

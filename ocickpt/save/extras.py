@@ -46,7 +46,7 @@ def _of(subject: Container) -> Extras:
                         processes.append(extras.Process(number, mask))
                     if value := attributes.personality(pid, thread.id):
                         lost.append(Lost("personality", str(number), f"{value:#x}"))
-    renamed, unknown = sockets.renamed(subject.pid, tree) if tree else ([], [])
+    renamed, unknown = sockets.Bound(subject.pid, tree).renamed() if tree else ([], [])
     lost += [Lost("socket", each) for each in unknown]
     files, volumes = etc.changed(spec, subject), database.volume_options(subject)
     lost += [Lost("volume", each.name, each.device or each.type) for each in volumes if each.is_of_host]

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from ocickpt import oci
 from ocickpt.artifact.extras import Extras, File, Lost, Process, Socket, Thread
 from ocickpt.description import USUAL_OPTIONS
-from ocickpt.engine import attributes, sockets, threads
+from ocickpt.engine import attributes, mountinfo, sockets, threads
 from ocickpt.engine.container import Container, Running
 from ocickpt.engine.podman import etc
 from ocickpt.engine.podman.volumes import VolumeOptions
@@ -177,29 +177,95 @@ def test_a_file_put_back_is_taken_again(tmp_path: Path) -> None:
         assert etc.changed(spec, subject)["/etc/resolv.conf"] == b"# none\n"
 
 
+def bound() -> sockets.Bound:
+    return sockets.Bound(os.getpid(), [os.getpid()])
+
+
+def anywhere(_: mountinfo.Mount) -> bool:
+    return True
+
+
 def test_a_socket_gets_the_name_it_had_last(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as bound, socket.socket(socket.AF_UNIX) as other:
-        bound.bind(str(tmp_path / "first"))
-        other.bind(str(tmp_path / "kept"))
-        assert sockets.renamed(os.getpid(), [os.getpid()]) == ([], [])
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as other:
+        first.bind(str(tmp_path / "first"))
+        other.bind(str(tmp_path / "ke\npt"))
+        assert bound().renamed() == ([], [])
         (tmp_path / "first").rename(tmp_path / "last")
         pair = str(tmp_path / "first"), str(tmp_path / "last")
-        assert sockets.renamed(os.getpid(), [os.getpid()]) == ([pair], [])
-        (tmp_path / "kept").rename(tmp_path / "lost")
-        assert sockets.renamed(os.getpid(), [os.getpid()]) == ([], [pair[0], str(tmp_path / "kept")])
+        assert bound().renamed() == ([pair], [])
+        (tmp_path / "ke\npt").rename(tmp_path / "moved")
+        assert bound().renamed() == ([pair, (f"{tmp_path}/ke\npt", f"{tmp_path}/moved")], [])
         (tmp_path / "last").rename(tmp_path / "first")
-        sockets.rename(os.getpid(), *pair)
+        bound().rename(*pair, anywhere)
         assert (tmp_path / "last").is_socket()
+
+
+def test_a_socket_that_nobody_has_any_more_is_none_of_the_containers(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as kept:
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(tmp_path / "stale"))
+        kept.bind(str(tmp_path / "gone"))
+        (tmp_path / "gone").unlink()
+        assert bound().renamed() == ([], [])
+        with pytest.raises(OSError, match="no socket of the container"):
+            bound().rename(f"{tmp_path}/stale", f"{tmp_path}/b", anywhere)
+        (tmp_path / "stale").rename(tmp_path / "gone")  # as one of the host that has the name it was bound to
+        with pytest.raises(OSError, match="no socket of the container"):
+            bound().rename(f"{tmp_path}/gone", f"{tmp_path}/b", anywhere)
+
+
+def test_two_sockets_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        first.bind(str(tmp_path / "a"))
+        (tmp_path / "a").rename(tmp_path / "b")
+        second.bind(str(tmp_path / "a"))
+        assert bound().renamed() == ([], [str(tmp_path / "a")])
 
 
 def test_nothing_else_is_renamed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(str(tmp_path / "a"))
+    with socket.socket(socket.AF_UNIX) as own:
+        own.bind(str(tmp_path / "a"))
         for old, new in (("file", "b"), ("a", "file"), ("a", "../b"), ("a", ""), ("none", "b")):
             with pytest.raises(OSError):
-                sockets.rename(os.getpid(), f"{tmp_path}/{old}", f"{tmp_path}/{new}")
+                bound().rename(f"{tmp_path}/{old}", f"{tmp_path}/{new}", anywhere)
+        with pytest.raises(OSError, match="not the container's own"):
+            bound().rename(f"{tmp_path}/a", f"{tmp_path}/b", lambda _: False)
         assert sorted(each.name for each in tmp_path.iterdir() if not each.is_dir()) == ["a", "file"]
+
+
+@pytest.mark.parametrize(
+    ("mounts", "root", "own"),
+    [
+        ([], "/x", False),
+        ([{"destination": "/run", "type": "tmpfs"}], "/", True),
+        ([{"destination": "/run", "type": "bind", "source": "/run/postgresql"}], "/postgresql", False),
+        ([{"destination": "/run", "type": "bind", "source": "/v/volumes/data/_data"}], "/v/volumes/data/_data", True),
+        ([{"destination": "/run", "type": "bind", "source": "/v/volumes/data/_data"}], "/srv", False),
+        ([{"destination": "/run", "type": "bind", "source": "/v/volumes/host/_data"}], "/v/volumes/host/_data", False),
+        (
+            [{"destination": "/run", "type": "bind", "source": f"/v/overlay-containers/{ID}/userdata/shm"}],
+            "/",
+            True,
+        ),
+    ],
+    ids=str,
+)
+def test_no_socket_is_renamed_in_what_is_the_hosts(
+    process: int, monkeypatch: pytest.MonkeyPatch, mounts: list[Any], root: str, own: bool
+) -> None:
+    mount = mountinfo.Mount(1, 1, root, "/run", (), "ext4")
+
+    class Asked:
+        def __init__(self, *_: object) -> None: ...
+
+        def rename(self, _bound: str, _path: str, may: Callable[[mountinfo.Mount], bool]) -> None:
+            assert may(mount) == own
+            assert may(mount._replace(point="/"))
+
+    monkeypatch.setattr(sockets, "Bound", Asked)
+    saved = Extras(sockets=(Socket("/run/a", "/run/b"),), volumes=(VolumeOptions("host", "none", "/srv", "bind"),))
+    assert gate.give_back(running(monkeypatch, process, mounts=mounts), saved, frozenset()) == []
 
 
 def test_what_cannot_be_given_back_is_told(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
