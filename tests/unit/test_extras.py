@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace as replaced
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,15 +17,16 @@ import pytest
 from msgspec.structs import replace
 
 from ocickpt import oci
-from ocickpt.artifact.extras import Extras, File, Lost, Process, Socket, Thread
+from ocickpt.artifact.extras import Extras, File, Lost, Process, Socket, Thread, read
 from ocickpt.description import USUAL_OPTIONS
 from ocickpt.engine import attributes, mountinfo, sockets, threads
 from ocickpt.engine.container import Container, Running
 from ocickpt.engine.podman import etc
 from ocickpt.engine.podman.volumes import VolumeOptions
-from ocickpt.errors import IntegrityError
+from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate import confinement
 from ocickpt.gate import extras as gate
+from ocickpt.save import extras as take
 from tests.unit.test_imported_config import load
 
 ID = "5" * 64
@@ -54,7 +56,7 @@ def number(pid: int) -> int:
 def test_it_comes_back_as_it_was_written() -> None:
     found = Extras(
         (Lost("socket", "/a\n"),),
-        (Thread(1, (1, 3), 2, 7, 0),),
+        (Thread(1, "a", 2, 7, 0),),
         (Process(1, 7),),
         (File("/etc/hosts", b"\xff\n"),),
         (Socket("/run/a", "/run/b"),),
@@ -67,8 +69,13 @@ def test_it_comes_back_as_it_was_written() -> None:
     "value",
     [
         {"threads": [{"id": 0}]},
-        {"threads": [{"id": 1, "cpus": [-1]}]},
-        {"threads": [{"id": 1, "cpus": [1 << 16]}]},
+        {"threads": [{"id": 1, "cpus": "-1"}]},
+        {"threads": [{"id": 1, "cpus": "f" * ((1 << 14) + 1)}]},
+        {"threads": [{"id": 1}, {"id": 1}]},
+        {"threads": [{"id": each} for each in range(1, (1 << 16) + 2)]},
+        {"processes": [{"id": 1, "coreFilter": 1}, {"id": 1, "coreFilter": 2}]},
+        {"files": [{"path": "/etc/hosts", "content": ""}, {"path": "/etc/hosts", "content": ""}]},
+        {"lost": [{"kind": "socket", "of": "\ud800x"}]},
         {"threads": [{"id": 1, "ioClass": 4}]},
         {"threads": [{"id": 1, "ioClass": 2, "ioLevel": 8}]},
         {"threads": [{"id": 1, "timerSlack": -1}]},
@@ -79,7 +86,7 @@ def test_it_comes_back_as_it_was_written() -> None:
         {"lost": [{"kind": "rootkit", "of": "1"}]},
         [],
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_what_nobody_writes_is_refused(value: object) -> None:
     with pytest.raises(IntegrityError):
@@ -88,7 +95,9 @@ def test_what_nobody_writes_is_refused(value: object) -> None:
 
 def test_a_thread_gets_what_it_had(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = min(attributes.all_cpus(None))
-    saved = Extras(threads=(Thread(number(process), (cpu, 60000), 3, 0, 777),), processes=(Process(process, 1),))
+    saved = Extras(
+        threads=(Thread(number(process), f"{1 << cpu | 1 << 60000:x}", 3, 0, 777),), processes=(Process(process, 1),)
+    )
     assert gate.give_back(running(monkeypatch, process), saved, frozenset()) == []
     assert attributes.cpus(process) == {cpu}
     assert attributes.io_priority(process) == attributes.IoPriority(3, 0)
@@ -99,17 +108,85 @@ def test_a_thread_gets_what_it_had(process: int, monkeypatch: pytest.MonkeyPatch
 
 def test_processors_that_are_not_here_are_told(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = attributes.cpus(process)
-    saved = Extras(threads=(Thread(number(process), (60001, 60000)), Thread(1 << 30, (0,))))
+    saved = Extras(threads=(Thread(number(process), f"{3 << 60000:x}"), Thread(1 << 30, "1")))
     (told,) = gate.give_back(running(monkeypatch, process), saved, frozenset())
     assert told == "threads were bound to processors that are not here (60000, 60001): they run on any"
     assert attributes.cpus(process) == before
 
 
 def test_real_time_is_not_for_everybody(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = Extras(threads=(Thread(number(process), (), 1, 0),))
-    with pytest.raises(IntegrityError, match="real-time I/O"):
-        gate.give_back(running(monkeypatch, process), saved, frozenset())
+    saved = Extras(threads=(Thread(number(process), "", 1, 0, 777),))
+    (told,) = gate.give_back(running(monkeypatch, process), saved, frozenset())
+    assert told == "threads had real-time I/O, which their container may not have: 1 come back without"
     assert attributes.io_priority(process) is None
+    assert attributes.timer_slack(process) == 777
+
+
+def taken(monkeypatch: pytest.MonkeyPatch, directory: Path, pid: int, conmon: int = 0, **spec: Any) -> Extras:
+    """What is taken of a container of that process."""
+    running(monkeypatch, pid, **spec)
+    subject = SimpleNamespace(id=ID, name="web", pid=pid, conmon=conmon, volumes=(), bundle=Path("/b"))
+    take.take(cast("Container", subject), directory)
+    return read(directory)
+
+
+def test_real_time_that_no_restore_gives_is_lost(process: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    attributes.set_io_priority(process, attributes.IoPriority(attributes.REAL_TIME, 3))
+    found = taken(monkeypatch, tmp_path, process)
+    assert (found.lost, found.threads) == ((Lost("io", str(process), "real-time"),), ())
+    capable = {"capabilities": {"bounding": ["CAP_SYS_NICE"]}}
+    found = taken(monkeypatch, tmp_path, process, process=capable)
+    assert (found.lost, found.threads) == ((), (Thread(process, "", 1, 3),))
+
+
+def test_processors_that_its_host_keeps_it_from_are_not_its_own(
+    process: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cpu = min(attributes.cpus(process))
+    monkeypatch.setattr(attributes, "all_cpus", lambda _: frozenset(range(cpu + 2)))
+    attributes.bind(process, {cpu})
+    assert taken(monkeypatch, tmp_path, process).threads == (Thread(process, f"{1 << cpu:x}"),)
+    assert taken(monkeypatch, tmp_path, process, conmon=process).threads == ()
+    assert taken(monkeypatch, tmp_path, process, conmon=1 << 22).threads != ()
+
+
+def test_what_no_reader_takes_is_not_written(process: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(attributes, "personality", lambda *_: 8)
+    monkeypatch.setattr("ocickpt.engine.freezer.tree", lambda _: [process])
+    thread = next(iter(threads.threads(process)))
+    many = [replaced(thread, ids=(each,)) for each in range(1, 301)]
+    monkeypatch.setattr(threads, "threads", lambda _: many)
+    assert len(taken(monkeypatch, tmp_path, process).lost) == 101
+    assert str(read(tmp_path).lost[-1]) == "the same is so of 200 more"
+    attributes.bind(process, {min(attributes.cpus(process))})
+    monkeypatch.setattr(attributes, "all_cpus", lambda _: frozenset(range(1 << 8)))
+    monkeypatch.setattr("ocickpt.artifact.extras.LIMIT", 3000)
+    with pytest.raises(UnsupportedError, match="more of what CRIU leaves out"):
+        taken(monkeypatch, tmp_path, process)
+
+
+def test_a_process_that_ends_meanwhile_gets_nothing(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocickpt.engine.freezer.tree", lambda _: [1 << 22, process])
+    saved = Extras(threads=(Thread(number(process), "", 0, 0, 777),))
+    assert gate.give_back(running(monkeypatch, process), saved, frozenset()) == []
+    assert attributes.timer_slack(process) == 777
+
+
+def test_what_is_long_takes_little_memory() -> None:
+    code = (
+        "import resource\n"
+        "from ocickpt.artifact.extras import LIMIT, Extras\n"
+        "from ocickpt.errors import IntegrityError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "data = b'{\"threads\":[' + b'{\"id\":1},' * ((LIMIT - 30) // 9) + b'{\"id\":1}]}'\n"
+        "try: Extras.from_bytes(data)\nexcept IntegrityError as error: print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    said, grown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert "length <= 65536" in said
+    assert int(grown) < 100 << 10
 
 
 def test_lists_of_processors() -> None:

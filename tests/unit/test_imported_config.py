@@ -234,7 +234,13 @@ def test_a_note_passes_unless_a_hook_of_this_host_acts_on_it(tmp_path: Path, mon
     ):
         hook.write_text(json.dumps({"when": {"annotations": when, "always": True}}))
         assert [each.kind for each in load(spec=spec).asked].count("annotation") == acted, when
-    for said in ({"annotations": ["^of"]}, {"When": {"annotations": {"my": ""}}}, {"when": {"Annotations": {}}}, "{"):
+    unread: tuple[object, ...] = (
+        {"annotations": ["^of"]},
+        {"When": {"annotations": {"my": ""}}},
+        {"when": {"Annotations": {}}},
+        "{",
+    )
+    for said in unread:
         hook.write_text(json.dumps(said))
         assert "annotation=my.app=of ours" in [each.option for each in load(spec=spec).asked]
 
