@@ -29,9 +29,11 @@ def give_back(container: Running, saved: Extras, names: frozenset[str]) -> list[
     if saved.threads or saved.processes:
         told += _attributes(container, saved, spec, expected)
     own = {container.name, container.id[:12], spec.hostname}
-    places = etc.sources(spec, container.id)
+    places, fixed = etc.sources(spec, container.id), etc.read_only(spec)
     for file in saved.files:
-        if file.path in places:
+        if file.path in fixed:
+            told.append(f"its changes to {file.path} are not given back: the container cannot write it")
+        elif file.path in places:
             with _told(f"its changes to {file.path}", told):
                 etc.put_back(file.path, file.content, places[file.path], names, own)
     if saved.sockets:

@@ -9,12 +9,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from ocickpt import oci
-from ocickpt.artifact import extras
+from ocickpt.artifact import extras, origin
 from ocickpt.artifact.extras import Extras, Lost
 from ocickpt.engine import attributes, cgroups, freezer, sockets, threads
 from ocickpt.engine.container import Container, Volume
 from ocickpt.engine.podman import database, etc
-from ocickpt.errors import IntegrityError, UnsupportedError
+from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
 from ocickpt.gate import confinement
 from ocickpt.gate.expected import Expected
 
@@ -70,16 +70,24 @@ def _of(subject: Container) -> Extras:
     if len(lost) > _MOST_TOLD:
         lost[_MOST_TOLD:] = [Lost("more", str(len(lost) - _MOST_TOLD))]
     lost += [Lost("socket", each) for each in unknown]
-    files, volumes = etc.changed(spec, subject), database.volume_options(subject)
+    files, volumes = etc.changed(spec, subject, _given(subject)), database.volume_options(subject)
+    lost += [Lost("file", path, str(etc.LIMIT)) for path, data in files.items() if len(data) > etc.LIMIT]
     lost += [Lost("volume", each.name, each.device or each.type) for each in volumes if each.is_of_host]
     return Extras(
         lost=tuple(lost),
         threads=tuple(saved.values()),
         processes=tuple(processes.values()),
-        files=tuple(extras.File(path, data) for path, data in files.items()),  # type: ignore[arg-type]
+        files=tuple(extras.File(path, data) for path, data in files.items() if len(data) <= etc.LIMIT),  # type: ignore[arg-type]
         sockets=tuple(extras.Socket(bound, path) for bound, path in renamed),
         volumes=volumes,
     )
+
+
+def _given(subject: Container) -> set[str]:
+    try:
+        return etc.given(origin.configuration(database.configuration(subject.bundle)).config)
+    except (StorageError, UnsupportedError):  # an older podman's database
+        return set()
 
 
 def _usual_cpus(subject: Container, spec: oci.Bundle) -> frozenset[int]:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -21,6 +22,7 @@ from ocickpt.artifact.extras import Extras, File, Lost, Process, Socket, Thread,
 from ocickpt.description import USUAL_OPTIONS
 from ocickpt.engine import attributes, mountinfo, sockets, threads
 from ocickpt.engine.container import Container, Running
+from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.podman import etc
 from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.errors import IntegrityError, UnsupportedError
@@ -125,7 +127,17 @@ def test_real_time_is_not_for_everybody(process: int, monkeypatch: pytest.Monkey
 def taken(monkeypatch: pytest.MonkeyPatch, directory: Path, pid: int, conmon: int = 0, **spec: Any) -> Extras:
     """What is taken of a container of that process."""
     running(monkeypatch, pid, **spec)
-    subject = SimpleNamespace(id=ID, name="web", pid=pid, conmon=conmon, volumes=(), bundle=Path("/b"))
+    subject = SimpleNamespace(
+        id=ID,
+        name="web",
+        pid=pid,
+        conmon=conmon,
+        volumes=(),
+        bundle=directory / "0/1/2/3",
+        started="",
+        restored_at="",
+        servers=(),
+    )
     take.take(cast("Container", subject), directory)
     return read(directory)
 
@@ -241,6 +253,62 @@ def test_only_what_was_changed_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
     places["/etc/resolv.conf"].symlink_to("/etc/passwd")
     with pytest.raises(OSError, match="symbolic"):
         etc.changed(spec, subject)
+
+
+def test_what_podman_writes_of_a_network_and_was_told_is_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, subject = specified(tmp_path), container("2100-01-01T00:00:00Z")
+    monkeypatch.setattr(etc, "_text", lambda _: b"")
+    subject.servers = ("10.89.0.1",)  # type: ignore[misc]
+    places = etc.sources(spec, ID)
+    places["/etc/resolv.conf"].write_bytes(b"search dns.podman\nnameserver 10.89.0.1\nnameserver 9.9.9.9\n")
+    places["/etc/hosts"].write_bytes(b"10.1.1.1 db cache\n10.2.2.2 gate\n")
+    places["/etc/hostname"].unlink(missing_ok=True)
+    config = libpod.Config(dns_server=["9.9.9.9"], hosts_add=["db;cache:10.1.1.1", "gate:host-gateway"])
+    assert etc.changed(spec, subject, etc.given(config)) == {}
+    assert set(etc.changed(spec, subject)) == {"/etc/hosts", "/etc/resolv.conf"}
+
+
+@pytest.mark.parametrize("how", ["root", "mount"])
+def test_what_the_container_cannot_write_is_left_alone(
+    how: str, process: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = [
+        {"destination": "/etc/hosts", "type": "bind", "source": f"{tmp_path}/overlay-containers/{ID}/userdata/hosts"}
+    ]
+    place = Path(mounts[0]["source"])
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"10.9.9.9 mine\n")
+    given: dict[str, Any] = {"mounts": mounts} | ({"root": {"readonly": True}} if how == "root" else {})
+    given["mounts"][0]["options"] = ["rbind", "rw" if how == "root" else "ro"]
+    assert etc.changed(oci.read_bundle(given, "x"), container("2100-01-01T00:00:00Z")) == {}
+    saved = Extras(files=(File("/etc/hosts", b"10.9.9.9 other\n"),))
+    told = gate.give_back(running(monkeypatch, process, **given), saved, frozenset())
+    assert told == ["its changes to /etc/hosts are not given back: the container cannot write it"]
+    assert place.read_bytes() == b"10.9.9.9 mine\n"
+
+
+def test_a_file_that_is_too_long_is_lost_and_not_cut(
+    process: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    userdata = tmp_path / "overlay-containers" / ID / "userdata"
+    userdata.mkdir(parents=True)
+    mounts = [{"destination": "/etc/hosts", "type": "bind", "source": f"{userdata}/hosts"}]
+    for length, whole in ((etc.LIMIT, True), (etc.LIMIT + 1, False)):
+        (userdata / "hosts").write_bytes(b"10.9.9.9 mine\n".ljust(length, b"#"))
+        found = taken(monkeypatch, tmp_path, process, mounts=mounts)
+        assert [len(each.content) for each in found.files] == ([length] if whole else [])
+        assert found.lost == (() if whole else (Lost("file", "/etc/hosts", str(etc.LIMIT)),))
+
+
+def test_a_long_etc_hosts_takes_no_time() -> None:
+    saved = b"1 w\n#\n" * 150000
+    begun = time.process_time()
+    found = etc.merged(saved + b"10.9.9.9 mine\n", MADE, {"w"}, {"ffff"})
+    assert found.startswith(b"10.88.0.9\tffff copy\n#\n")
+    assert found.endswith(b"#\n10.9.9.9 mine\n")
+    assert time.process_time() - begun < 5
 
 
 def test_a_file_put_back_is_taken_again(tmp_path: Path) -> None:
