@@ -449,6 +449,12 @@ def test_what_mount_would_take_for_an_option_is_no_volume(key: str) -> None:
         VolumeOptions("held", **{key: "--bind"}).asked()
 
 
+@pytest.mark.parametrize("key", ["type", "device"])
+def test_what_could_be_another_volume_is_not_asked_for(key: str) -> None:
+    with pytest.raises(IntegrityError, match="comma"):
+        VolumeOptions("held", **{key: "none,o=bind"}).asked()
+
+
 def test_a_container_has_the_volumes_that_are_made() -> None:
     found = load().making((VolumeOptions("vol1", "none", "/srv/x", "bind"),))
     assert "volume-opt=vol1:type=none,device=/srv/x,o=bind" in [each.option for each in found.asked]
