@@ -15,13 +15,14 @@ from msgspec import Meta
 from ocickpt import structs
 from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.errors import IntegrityError
-from ocickpt.model import parse_json
 
 NAME: Final = "extras.json"
-LIMIT: Final = 16 << 20
+LIMIT: Final = 6 << 20
+"""Room for the three files, and as much again for a third."""
+_MOST: Final = 1 << 16
 _WHAT: Final = "checkpoint's extras.json"
 _Id: TypeAlias = Annotated[int, Meta(gt=0, lt=1 << 32)]
-_Cpu: TypeAlias = Annotated[int, Meta(ge=0, lt=1 << 16)]
+_Cpus: TypeAlias = Annotated[str, Meta(max_length=1 << 14, pattern=r"\A[0-9a-f]*\Z")]
 _Path: TypeAlias = Annotated[str, Meta(max_length=4096, pattern=r"\A/[^\u0000]*\Z")]
 
 
@@ -33,8 +34,8 @@ class Thread(_Object, frozen=True):
     """A thread, by its id in the container's own pid namespace."""
 
     id: _Id
-    cpus: Annotated[tuple[_Cpu, ...], Meta(max_length=1 << 16)] = ()
-    """The processors it is bound to; none for all there are."""
+    cpus: _Cpus = ""
+    """The processors it is bound to, a mask in hexadecimal; none for all there are."""
     io_class: Annotated[int, Meta(ge=0, le=3)] = 0
     io_level: Annotated[int, Meta(ge=0, le=7)] = 0
     timer_slack: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
@@ -65,7 +66,7 @@ class Socket(_Object, frozen=True):
 class Lost(_Object, frozen=True):
     """What nothing gives back, of a process (a number) or a path."""
 
-    kind: Literal["personality", "socket", "volume"]
+    kind: Literal["personality", "io", "socket", "volume", "file", "more"]
     of: Annotated[str, Meta(max_length=4096)]
     value: Annotated[str, Meta(max_length=4096)] = ""
 
@@ -74,6 +75,12 @@ class Lost(_Object, frozen=True):
         of, value = (repr(each)[1:-1] for each in (self.of, self.value))
         if self.kind == "personality":
             return f"process {of} has the personality {value}, which cannot be given back: it comes back without"
+        if self.kind == "io":
+            return f"thread {of} has {value} I/O, which its container may not have: it comes back without"
+        if self.kind == "file":
+            return f"the file {of} is longer than {value} bytes: its changes are not given back"
+        if self.kind == "more":
+            return f"the same is so of {of} more"
         if self.kind == "volume":
             return f"the volume {of} is {value} of its host, and what is in it is not in the checkpoint"
         return f"the unix socket {of} was given another name, which is not known: it comes back as {of}"
@@ -83,8 +90,8 @@ class Extras(_Object, frozen=True):
     """All of it."""
 
     lost: Annotated[tuple[Lost, ...], Meta(max_length=4096)] = ()
-    threads: tuple[Thread, ...] = ()
-    processes: tuple[Process, ...] = ()
+    threads: Annotated[tuple[Thread, ...], Meta(max_length=_MOST)] = ()
+    processes: Annotated[tuple[Process, ...], Meta(max_length=_MOST)] = ()
     files: Annotated[tuple[File, ...], Meta(max_length=3)] = ()
     sockets: Annotated[tuple[Socket, ...], Meta(max_length=4096)] = ()
     volumes: Annotated[tuple[VolumeOptions, ...], Meta(max_length=4096)] = ()
@@ -98,7 +105,20 @@ class Extras(_Object, frozen=True):
         """What that JSON says; IntegrityError for what is not of the right form."""
         if len(data) > LIMIT:
             raise IntegrityError(f"the {_WHAT} is {len(data)} bytes long; at most {LIMIT} are allowed")
-        return structs.read(parse_json(data, _WHAT), cls, _WHAT)
+        try:
+            found = msgspec.json.decode(data, type=cls)
+        except msgspec.ValidationError as error:
+            raise IntegrityError(f"the {_WHAT} is not of the right form: {structs.reason(error)}") from error
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise IntegrityError(f"the {_WHAT} is not JSON: {error}") from error
+        for said in (
+            [each.id for each in found.threads],
+            [each.id for each in found.processes],
+            [each.path for each in found.files],
+        ):
+            if len(set(said)) != len(said):
+                raise IntegrityError(f"the {_WHAT} says twice what one thread, process or file has")
+        return found
 
 
 NONE: Final = Extras()

@@ -41,6 +41,7 @@ class Rebuilder:
         self._boot = self._read_boot()
         self._pagemaps: dict[str, PageMap] = {}
         self._replaced: dict[str, bytes] = {}
+        self._extras: extras.Extras | None = None
 
     def replace(self, files: Mapping[str, bytes]) -> None:
         """From now on write these instead of the files of the checkpoint that have these names in podman's archive."""
@@ -63,8 +64,10 @@ class Rebuilder:
 
     def extras(self) -> extras.Extras:
         """What neither podman nor CRIU has saved; IntegrityError."""
-        there = extras.NAME in self.small_files()
-        return extras.Extras.from_bytes(self.file(extras.NAME)) if there else extras.NONE
+        if self._extras is None:
+            there = extras.NAME in self.small_files()
+            self._extras = extras.Extras.from_bytes(self.file(extras.NAME)) if there else extras.NONE
+        return self._extras
 
     def volumes(self) -> list[str]:
         """The volumes whose content it holds, but for what was there without them (`extras`)."""

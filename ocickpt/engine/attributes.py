@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,7 +50,20 @@ def all_cpus(cgroup: Path | None) -> frozenset[int]:
     return _numbers(_CPUS.read_text("ascii"))
 
 
-def bind(thread: int, numbers: frozenset[int]) -> None:
+def mask_of(numbers: Iterable[int]) -> int:
+    """The mask of these processors."""
+    found = 0
+    for number in numbers:
+        found |= 1 << number
+    return found
+
+
+def numbers_of(mask: int) -> list[int]:
+    """The processors of a mask."""
+    return [number for number, bit in enumerate(reversed(f"{mask:b}")) if bit == "1"]
+
+
+def bind(thread: int, numbers: Iterable[int]) -> None:
     """Have it run on these alone. OSError when it may run on none of them."""
     os.sched_setaffinity(thread, numbers)
 

@@ -14,6 +14,7 @@ import errno
 import functools
 import os
 import re
+import socket
 import stat
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -123,13 +124,36 @@ def set_sysctls(pid: int, values: Mapping[str, str]) -> None:
     _inside(f"/proc/{pid}/ns/net", _NEW_NETWORK, change)
 
 
+def netlink(pid: int, protocol: int) -> socket.socket:
+    """A netlink(7) socket in the network of process `pid`. OSError."""
+    made = list[socket.socket]()
+
+    def make() -> None:
+        made.append(socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, protocol))
+
+    path = Path(f"/proc/{pid}/ns/net")
+    if path.samefile("/proc/self/ns/net"):
+        make()
+    elif error := _enter(str(path), _NEW_NETWORK, make):
+        raise error
+    return made[0]
+
+
 def _mount(source: str | None, path: str, kind: str | None, flags: int, data: str | None = None) -> None:
     raw = [os.fsencode(each) if each else None for each in (source, path, kind, data)]
     _check(_libc().mount(raw[0], raw[1], raw[2], ctypes.c_ulong(flags), raw[3]), path)
 
 
 def _inside(namespace: str, kind: int, change: Callable[[], None]) -> None:
-    """Call `change` in a thread that has entered a namespace, and ends with that: all others stay where they are."""
+    if error := _enter(namespace, kind, change):
+        raise CommandError(f"{error.filename} cannot be changed in the container: {error.strerror}") from error
+
+
+def _enter(namespace: str, kind: int, change: Callable[[], None]) -> OSError | None:
+    """Call `change` in a thread that has entered a namespace, and ends with that: all others stay where they are.
+
+    What went wrong there, if anything did; OSError when there is no such namespace.
+    """
     _libc()
     failed: list[OSError] = []
 
@@ -149,9 +173,7 @@ def _inside(namespace: str, kind: int, change: Callable[[], None]) -> None:
         thread.join()
     finally:
         os.close(handle)
-    if failed:
-        error = failed[0]
-        raise CommandError(f"{error.filename} cannot be changed in the container: {error.strerror}") from error
+    return failed[0] if failed else None
 
 
 @functools.cache

@@ -111,6 +111,11 @@ class Expected:
         return bool(self.reachable & capability_mask((capability,)))
 
     @property
+    def may_have_realtime_io(self) -> bool:
+        """Whether a thread of it can give itself real-time I/O (ioprio_set(2))."""
+        return self.may("SYS_NICE") or self.may("SYS_ADMIN")
+
+    @property
     def reachable(self) -> int:
         """The capabilities that a process can come to have: under no_new_privs none that it did not begin with."""
         return self.permitted if self.no_new_privileges else self.bounding

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
-from ocickpt.artifact import extras
+from msgspec.structs import replace
+
+from ocickpt import oci
+from ocickpt.artifact import extras, origin
 from ocickpt.artifact.extras import Extras, Lost
 from ocickpt.engine import attributes, cgroups, freezer, sockets, threads
 from ocickpt.engine.container import Container, Volume
 from ocickpt.engine.podman import database, etc
+from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
 from ocickpt.gate import confinement
+from ocickpt.gate.expected import Expected
+
+_MOST_TOLD: Final = 100
+"""Of the processes and threads that lose something."""
 
 
 def take(subject: Container, work: Path) -> Extras:
-    """Write what there is of `subject` into `work`, and give it back. OSError.
+    """Write what there is of `subject` into `work`, and give it back. OSError; UnsupportedError for more of it than
+    any reader takes.
 
     Of a process that ends meanwhile, for the container does not stand still, nothing is taken.
     """
     found = _of(subject)
-    (work / extras.NAME).write_bytes(found.to_bytes())
+    data = found.to_bytes()
+    try:
+        Extras.from_bytes(data)
+    except IntegrityError as error:
+        raise UnsupportedError(
+            f"container {subject.name!r} has more of what CRIU leaves out than a checkpoint may hold: {error.message}"
+        ) from error
+    (work / extras.NAME).write_bytes(data)
     return found
 
 
@@ -33,43 +49,64 @@ def with_content(subject: Container) -> list[Volume]:
 def _of(subject: Container) -> Extras:
     spec, tree = confinement.specification(subject.bundle), freezer.tree(subject.pid) if subject.pid else []
     level = 0
-    saved, processes, lost = list[extras.Thread](), list[extras.Process](), list[Lost]()
-    everywhere = attributes.all_cpus(cgroups.place_of(spec.linux.cgroups_path))
+    saved, processes, lost = dict[int, extras.Thread](), dict[int, extras.Process](), list[Lost]()
+    usual, may = _usual_cpus(subject, spec), Expected.of(spec).may_have_realtime_io
     for pid in tree:
         with suppress(FileNotFoundError, ProcessLookupError):
             for thread in threads.threads(pid):
                 level = level or len(thread.ids)
-                saved += _thread(thread, level, everywhere)
+                number, found = thread.ids[level - 1], _thread(thread, level, usual)
+                if found.io_class == attributes.REAL_TIME and not may:
+                    lost.append(Lost("io", str(number), "real-time"))
+                    found = replace(found, io_class=0, io_level=0)
+                if found != extras.Thread(number):
+                    saved[number] = found
                 if thread.id == pid:
-                    number = thread.ids[level - 1]
                     if (mask := attributes.core_filter(pid)) != attributes.USUAL_CORE:
-                        processes.append(extras.Process(number, mask))
+                        processes[number] = extras.Process(number, mask)
                     if value := attributes.personality(pid, thread.id):
                         lost.append(Lost("personality", str(number), f"{value:#x}"))
-    renamed, unknown = sockets.renamed(subject.pid, tree) if tree else ([], [])
+    renamed, unknown = sockets.Bound(subject.pid, tree).renamed() if tree else ([], [])
+    if len(lost) > _MOST_TOLD:
+        lost[_MOST_TOLD:] = [Lost("more", str(len(lost) - _MOST_TOLD))]
     lost += [Lost("socket", each) for each in unknown]
-    files, volumes = etc.changed(spec, subject), database.volume_options(subject)
+    files, volumes = etc.changed(spec, subject, _given(subject)), database.volume_options(subject)
+    lost += [Lost("file", path, str(etc.LIMIT)) for path, data in files.items() if len(data) > etc.LIMIT]
     lost += [Lost("volume", each.name, each.device or each.type) for each in volumes if each.is_of_host]
     return Extras(
         lost=tuple(lost),
-        threads=tuple(saved),
-        processes=tuple(processes),
-        files=tuple(extras.File(path, data) for path, data in files.items()),  # type: ignore[arg-type]
+        threads=tuple(saved.values()),
+        processes=tuple(processes.values()),
+        files=tuple(extras.File(path, data) for path, data in files.items() if len(data) <= etc.LIMIT),  # type: ignore[arg-type]
         sockets=tuple(extras.Socket(bound, path) for bound, path in renamed),
         volumes=volumes,
     )
 
 
-def _thread(thread: threads.Thread, level: int, everywhere: frozenset[int]) -> Iterator[extras.Thread]:
+def _given(subject: Container) -> set[str]:
+    try:
+        return etc.given(origin.configuration(database.configuration(subject.bundle)).config)
+    except (StorageError, UnsupportedError):  # an older podman's database
+        return set()
+
+
+def _usual_cpus(subject: Container, spec: oci.Bundle) -> frozenset[int]:
+    """The processors of a process of the container that is bound to none: those of its conmon, which may be kept from
+    some by its host (isolcpus, systemd's CPUAffinity)."""
+    everywhere = attributes.all_cpus(cgroups.place_of(spec.linux.cgroups_path))
+    with suppress(ProcessLookupError):
+        return (everywhere & attributes.cpus(subject.conmon) if subject.conmon else everywhere) or everywhere
+    return everywhere
+
+
+def _thread(thread: threads.Thread, level: int, usual: frozenset[int]) -> extras.Thread:
     """What is unusual about a thread, by its id at that `level` of pid namespaces."""
     cpus, priority = attributes.cpus(thread.id), attributes.io_priority(thread.id)
     slack = attributes.timer_slack(thread.id)
-    found = extras.Thread(
+    return extras.Thread(
         id=thread.ids[level - 1],
-        cpus=() if cpus >= everywhere else tuple(sorted(cpus)),
+        cpus="" if cpus >= usual else f"{attributes.mask_of(cpus):x}",
         io_class=priority.kind if priority else 0,
         io_level=priority.level if priority else 0,
         timer_slack=None if slack == attributes.USUAL_SLACK else slack,
     )
-    if found != extras.Thread(found.id):
-        yield found

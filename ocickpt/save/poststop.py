@@ -6,6 +6,7 @@ What a hook can see, and what not, is in ``hooks/README.md``. podman is never as
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from ocickpt import config
@@ -54,7 +55,8 @@ def _package(found: database.Recorded, text: str, *, quiet: bool) -> None:
     made = collect.begin(found, text, options, running=False)
     try:
         collect.take_files(found, Path(made.record.work))
-        extras.take(found.container, Path(made.record.work))
+        # Its pid is still on record, and somebody else's by now.
+        extras.take(replace(found.container, pid=0, conmon=0), Path(made.record.work))
         collect.take_images(found, Path(made.record.work))
         made.step("dumped")
     except BaseException:

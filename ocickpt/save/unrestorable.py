@@ -7,6 +7,7 @@ now. It must not know how a dump is made.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from ocickpt.engine.container import Container
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.podman import database
 from ocickpt.engine.podman.imported import import_config
+from ocickpt.engine.podman.volumes import VolumeOptions
 from ocickpt.engine.runtime import table
 from ocickpt.errors import IntegrityError, StorageError, UnsupportedError
 from ocickpt.gate import confinement
@@ -31,6 +33,8 @@ _IO_URING = "anon_inode:[io_uring]"
 _BY_PATH = "ns:"
 _RUNS_ON = "nothing was done to it: it runs on"
 _WHERE = "/proc/{}/fd"
+_ENDED = (errno.ENOENT, errno.ESRCH, errno.EINVAL)
+"""What /proc says of descriptors that are closed meanwhile, and of processes that end (EINVAL of their mounts)."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,17 @@ def check_recorded(container: Container, config: bytes, *, processes: bool) -> N
     for question, sentence in ROWS:
         if found := question(seen):
             raise UnsupportedError(f"container {container.name!r} {sentence.format(found)}", hint=hint)
-    database.volume_options(container)
+    volumes = database.volume_options(container)
     if record:
-        _rehearse(container, record, hint)
+        _rehearse(container, record, volumes, hint)
 
 
-def _rehearse(container: Container, record: libpod.Record, hint: str) -> None:
+def _rehearse(container: Container, record: libpod.Record, volumes: tuple[VolumeOptions, ...], hint: str) -> None:
     """Read podman's records as a restore will."""
     path = container.bundle / "config.json"
     try:
         root = container.graph_root
-        import_config(record, origin.specification(path.read_bytes()), root, root / "volumes")
+        import_config(record, origin.specification(path.read_bytes()), root, root / "volumes").making(volumes)
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except (UnsupportedError, IntegrityError) as error:
@@ -141,8 +145,9 @@ def _deleted_read_only(seen: Seen) -> str:
                 mounts = {mount.id: "ro" in mount.options for mount in mountinfo.mounts(pid)}
             if mounts.get(mountinfo.id_of(int(name), pid)):
                 return f"{_called(pid)} has {link.removesuffix(_DELETED)} open"
-        except FileNotFoundError:
-            continue  # closed meanwhile
+        except OSError as error:
+            if error.errno not in _ENDED:
+                raise
     return ""
 
 
@@ -159,7 +164,8 @@ def _holes(seen: Seen) -> str:
                 status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             except FileNotFoundError:
                 continue  # removed meanwhile
-            apparent += status.st_size // status.st_nlink if stat.S_ISREG(status.st_mode) else 0
+            if stat.S_ISREG(status.st_mode) and status.st_nlink:  # 0 of one that is removed just now
+                apparent += status.st_size // status.st_nlink
     return f"{apparent} bytes long with their holes, more than the {size} bytes" if apparent > size else ""
 
 

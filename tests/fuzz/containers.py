@@ -380,7 +380,7 @@ def extras_seeds() -> Iterator[bytes]:
     yield b"{}"
     yield Extras(
         (Lost("personality", "1", "0x20000"), Lost("socket", "/tmp/a")),
-        (Thread(1, (0, 2), 2, 7, 50),),
+        (Thread(1, "5", 2, 7, 50),),
         (Process(1, 0x33),),
         (File("/etc/hosts", b"127.0.0.1 localhost\n10.88.0.2\tweb\n"),),
         (Socket("/run/a", "/run/b"),),

@@ -7,7 +7,9 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace as replaced
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,15 +18,17 @@ import pytest
 from msgspec.structs import replace
 
 from ocickpt import oci
-from ocickpt.artifact.extras import Extras, File, Lost, Process, Socket, Thread
+from ocickpt.artifact.extras import Extras, File, Lost, Process, Socket, Thread, read
 from ocickpt.description import USUAL_OPTIONS
-from ocickpt.engine import attributes, sockets, threads
+from ocickpt.engine import attributes, mountinfo, sockets, threads
 from ocickpt.engine.container import Container, Running
+from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.podman import etc
 from ocickpt.engine.podman.volumes import VolumeOptions
-from ocickpt.errors import IntegrityError
+from ocickpt.errors import IntegrityError, UnsupportedError
 from ocickpt.gate import confinement
 from ocickpt.gate import extras as gate
+from ocickpt.save import extras as take
 from tests.unit.test_imported_config import load
 
 ID = "5" * 64
@@ -54,7 +58,7 @@ def number(pid: int) -> int:
 def test_it_comes_back_as_it_was_written() -> None:
     found = Extras(
         (Lost("socket", "/a\n"),),
-        (Thread(1, (1, 3), 2, 7, 0),),
+        (Thread(1, "a", 2, 7, 0),),
         (Process(1, 7),),
         (File("/etc/hosts", b"\xff\n"),),
         (Socket("/run/a", "/run/b"),),
@@ -67,8 +71,13 @@ def test_it_comes_back_as_it_was_written() -> None:
     "value",
     [
         {"threads": [{"id": 0}]},
-        {"threads": [{"id": 1, "cpus": [-1]}]},
-        {"threads": [{"id": 1, "cpus": [1 << 16]}]},
+        {"threads": [{"id": 1, "cpus": "-1"}]},
+        {"threads": [{"id": 1, "cpus": "f" * ((1 << 14) + 1)}]},
+        {"threads": [{"id": 1}, {"id": 1}]},
+        {"threads": [{"id": each} for each in range(1, (1 << 16) + 2)]},
+        {"processes": [{"id": 1, "coreFilter": 1}, {"id": 1, "coreFilter": 2}]},
+        {"files": [{"path": "/etc/hosts", "content": ""}, {"path": "/etc/hosts", "content": ""}]},
+        {"lost": [{"kind": "socket", "of": "\ud800x"}]},
         {"threads": [{"id": 1, "ioClass": 4}]},
         {"threads": [{"id": 1, "ioClass": 2, "ioLevel": 8}]},
         {"threads": [{"id": 1, "timerSlack": -1}]},
@@ -79,7 +88,7 @@ def test_it_comes_back_as_it_was_written() -> None:
         {"lost": [{"kind": "rootkit", "of": "1"}]},
         [],
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_what_nobody_writes_is_refused(value: object) -> None:
     with pytest.raises(IntegrityError):
@@ -88,7 +97,9 @@ def test_what_nobody_writes_is_refused(value: object) -> None:
 
 def test_a_thread_gets_what_it_had(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = min(attributes.all_cpus(None))
-    saved = Extras(threads=(Thread(number(process), (cpu, 60000), 3, 0, 777),), processes=(Process(process, 1),))
+    saved = Extras(
+        threads=(Thread(number(process), f"{1 << cpu | 1 << 60000:x}", 3, 0, 777),), processes=(Process(process, 1),)
+    )
     assert gate.give_back(running(monkeypatch, process), saved, frozenset()) == []
     assert attributes.cpus(process) == {cpu}
     assert attributes.io_priority(process) == attributes.IoPriority(3, 0)
@@ -99,17 +110,95 @@ def test_a_thread_gets_what_it_had(process: int, monkeypatch: pytest.MonkeyPatch
 
 def test_processors_that_are_not_here_are_told(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = attributes.cpus(process)
-    saved = Extras(threads=(Thread(number(process), (60001, 60000)), Thread(1 << 30, (0,))))
+    saved = Extras(threads=(Thread(number(process), f"{3 << 60000:x}"), Thread(1 << 30, "1")))
     (told,) = gate.give_back(running(monkeypatch, process), saved, frozenset())
     assert told == "threads were bound to processors that are not here (60000, 60001): they run on any"
     assert attributes.cpus(process) == before
 
 
 def test_real_time_is_not_for_everybody(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = Extras(threads=(Thread(number(process), (), 1, 0),))
-    with pytest.raises(IntegrityError, match="real-time I/O"):
-        gate.give_back(running(monkeypatch, process), saved, frozenset())
+    saved = Extras(threads=(Thread(number(process), "", 1, 0, 777),))
+    (told,) = gate.give_back(running(monkeypatch, process), saved, frozenset())
+    assert told == "threads had real-time I/O, which their container may not have: 1 come back without"
     assert attributes.io_priority(process) is None
+    assert attributes.timer_slack(process) == 777
+
+
+def taken(monkeypatch: pytest.MonkeyPatch, directory: Path, pid: int, conmon: int = 0, **spec: Any) -> Extras:
+    """What is taken of a container of that process."""
+    running(monkeypatch, pid, **spec)
+    subject = SimpleNamespace(
+        id=ID,
+        name="web",
+        pid=pid,
+        conmon=conmon,
+        volumes=(),
+        bundle=directory / "0/1/2/3",
+        started="",
+        restored_at="",
+        servers=(),
+    )
+    take.take(cast("Container", subject), directory)
+    return read(directory)
+
+
+def test_real_time_that_no_restore_gives_is_lost(process: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    attributes.set_io_priority(process, attributes.IoPriority(attributes.REAL_TIME, 3))
+    found = taken(monkeypatch, tmp_path, process)
+    assert (found.lost, found.threads) == ((Lost("io", str(process), "real-time"),), ())
+    capable = {"capabilities": {"bounding": ["CAP_SYS_NICE"]}}
+    found = taken(monkeypatch, tmp_path, process, process=capable)
+    assert (found.lost, found.threads) == ((), (Thread(process, "", 1, 3),))
+
+
+def test_processors_that_its_host_keeps_it_from_are_not_its_own(
+    process: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cpu = min(attributes.cpus(process))
+    monkeypatch.setattr(attributes, "all_cpus", lambda _: frozenset(range(cpu + 2)))
+    attributes.bind(process, {cpu})
+    assert taken(monkeypatch, tmp_path, process).threads == (Thread(process, f"{1 << cpu:x}"),)
+    assert taken(monkeypatch, tmp_path, process, conmon=process).threads == ()
+    assert taken(monkeypatch, tmp_path, process, conmon=1 << 22).threads != ()
+
+
+def test_what_no_reader_takes_is_not_written(process: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(attributes, "personality", lambda *_: 8)
+    monkeypatch.setattr("ocickpt.engine.freezer.tree", lambda _: [process])
+    thread = next(iter(threads.threads(process)))
+    many = [replaced(thread, ids=(each,)) for each in range(1, 301)]
+    monkeypatch.setattr(threads, "threads", lambda _: many)
+    assert len(taken(monkeypatch, tmp_path, process).lost) == 101
+    assert str(read(tmp_path).lost[-1]) == "the same is so of 200 more"
+    attributes.bind(process, {min(attributes.cpus(process))})
+    monkeypatch.setattr(attributes, "all_cpus", lambda _: frozenset(range(1 << 8)))
+    monkeypatch.setattr("ocickpt.artifact.extras.LIMIT", 3000)
+    with pytest.raises(UnsupportedError, match="more of what CRIU leaves out"):
+        taken(monkeypatch, tmp_path, process)
+
+
+def test_a_process_that_ends_meanwhile_gets_nothing(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocickpt.engine.freezer.tree", lambda _: [1 << 22, process])
+    saved = Extras(threads=(Thread(number(process), "", 0, 0, 777),))
+    assert gate.give_back(running(monkeypatch, process), saved, frozenset()) == []
+    assert attributes.timer_slack(process) == 777
+
+
+def test_what_is_long_takes_little_memory() -> None:
+    code = (
+        "import resource\n"
+        "from ocickpt.artifact.extras import LIMIT, Extras\n"
+        "from ocickpt.errors import IntegrityError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "data = b'{\"threads\":[' + b'{\"id\":1},' * ((LIMIT - 30) // 9) + b'{\"id\":1}]}'\n"
+        "try: Extras.from_bytes(data)\nexcept IntegrityError as error: print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    said, grown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert "length <= 65536" in said
+    assert int(grown) < 100 << 10
 
 
 def test_lists_of_processors() -> None:
@@ -166,6 +255,62 @@ def test_only_what_was_changed_is_taken(tmp_path: Path, monkeypatch: pytest.Monk
         etc.changed(spec, subject)
 
 
+def test_what_podman_writes_of_a_network_and_was_told_is_no_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, subject = specified(tmp_path), container("2100-01-01T00:00:00Z")
+    monkeypatch.setattr(etc, "_text", lambda _: b"")
+    subject.servers = ("10.89.0.1",)  # type: ignore[misc]
+    places = etc.sources(spec, ID)
+    places["/etc/resolv.conf"].write_bytes(b"search dns.podman\nnameserver 10.89.0.1\nnameserver 9.9.9.9\n")
+    places["/etc/hosts"].write_bytes(b"10.1.1.1 db cache\n10.2.2.2 gate\n")
+    places["/etc/hostname"].unlink(missing_ok=True)
+    config = libpod.Config(dns_server=["9.9.9.9"], hosts_add=["db;cache:10.1.1.1", "gate:host-gateway"])
+    assert etc.changed(spec, subject, etc.given(config)) == {}
+    assert set(etc.changed(spec, subject)) == {"/etc/hosts", "/etc/resolv.conf"}
+
+
+@pytest.mark.parametrize("how", ["root", "mount"])
+def test_what_the_container_cannot_write_is_left_alone(
+    how: str, process: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = [
+        {"destination": "/etc/hosts", "type": "bind", "source": f"{tmp_path}/overlay-containers/{ID}/userdata/hosts"}
+    ]
+    place = Path(mounts[0]["source"])
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"10.9.9.9 mine\n")
+    given: dict[str, Any] = {"mounts": mounts} | ({"root": {"readonly": True}} if how == "root" else {})
+    given["mounts"][0]["options"] = ["rbind", "rw" if how == "root" else "ro"]
+    assert etc.changed(oci.read_bundle(given, "x"), container("2100-01-01T00:00:00Z")) == {}
+    saved = Extras(files=(File("/etc/hosts", b"10.9.9.9 other\n"),))
+    told = gate.give_back(running(monkeypatch, process, **given), saved, frozenset())
+    assert told == ["its changes to /etc/hosts are not given back: the container cannot write it"]
+    assert place.read_bytes() == b"10.9.9.9 mine\n"
+
+
+def test_a_file_that_is_too_long_is_lost_and_not_cut(
+    process: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    userdata = tmp_path / "overlay-containers" / ID / "userdata"
+    userdata.mkdir(parents=True)
+    mounts = [{"destination": "/etc/hosts", "type": "bind", "source": f"{userdata}/hosts"}]
+    for length, whole in ((etc.LIMIT, True), (etc.LIMIT + 1, False)):
+        (userdata / "hosts").write_bytes(b"10.9.9.9 mine\n".ljust(length, b"#"))
+        found = taken(monkeypatch, tmp_path, process, mounts=mounts)
+        assert [len(each.content) for each in found.files] == ([length] if whole else [])
+        assert found.lost == (() if whole else (Lost("file", "/etc/hosts", str(etc.LIMIT)),))
+
+
+def test_a_long_etc_hosts_takes_no_time() -> None:
+    saved = b"1 w\n#\n" * 150000
+    begun = time.process_time()
+    found = etc.merged(saved + b"10.9.9.9 mine\n", MADE, {"w"}, {"ffff"})
+    assert found.startswith(b"10.88.0.9\tffff copy\n#\n")
+    assert found.endswith(b"#\n10.9.9.9 mine\n")
+    assert time.process_time() - begun < 5
+
+
 def test_a_file_put_back_is_taken_again(tmp_path: Path) -> None:
     spec = specified(tmp_path)
     place = etc.sources(spec, ID)["/etc/resolv.conf"]
@@ -177,29 +322,95 @@ def test_a_file_put_back_is_taken_again(tmp_path: Path) -> None:
         assert etc.changed(spec, subject)["/etc/resolv.conf"] == b"# none\n"
 
 
+def bound() -> sockets.Bound:
+    return sockets.Bound(os.getpid(), [os.getpid()])
+
+
+def anywhere(_: mountinfo.Mount) -> bool:
+    return True
+
+
 def test_a_socket_gets_the_name_it_had_last(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as bound, socket.socket(socket.AF_UNIX) as other:
-        bound.bind(str(tmp_path / "first"))
-        other.bind(str(tmp_path / "kept"))
-        assert sockets.renamed(os.getpid(), [os.getpid()]) == ([], [])
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as other:
+        first.bind(str(tmp_path / "first"))
+        other.bind(str(tmp_path / "ke\npt"))
+        assert bound().renamed() == ([], [])
         (tmp_path / "first").rename(tmp_path / "last")
         pair = str(tmp_path / "first"), str(tmp_path / "last")
-        assert sockets.renamed(os.getpid(), [os.getpid()]) == ([pair], [])
-        (tmp_path / "kept").rename(tmp_path / "lost")
-        assert sockets.renamed(os.getpid(), [os.getpid()]) == ([], [pair[0], str(tmp_path / "kept")])
+        assert bound().renamed() == ([pair], [])
+        (tmp_path / "ke\npt").rename(tmp_path / "moved")
+        assert bound().renamed() == ([pair, (f"{tmp_path}/ke\npt", f"{tmp_path}/moved")], [])
         (tmp_path / "last").rename(tmp_path / "first")
-        sockets.rename(os.getpid(), *pair)
+        bound().rename(*pair, anywhere)
         assert (tmp_path / "last").is_socket()
+
+
+def test_a_socket_that_nobody_has_any_more_is_none_of_the_containers(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as kept:
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(tmp_path / "stale"))
+        kept.bind(str(tmp_path / "gone"))
+        (tmp_path / "gone").unlink()
+        assert bound().renamed() == ([], [])
+        with pytest.raises(OSError, match="no socket of the container"):
+            bound().rename(f"{tmp_path}/stale", f"{tmp_path}/b", anywhere)
+        (tmp_path / "stale").rename(tmp_path / "gone")  # as one of the host that has the name it was bound to
+        with pytest.raises(OSError, match="no socket of the container"):
+            bound().rename(f"{tmp_path}/gone", f"{tmp_path}/b", anywhere)
+
+
+def test_two_sockets_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        first.bind(str(tmp_path / "a"))
+        (tmp_path / "a").rename(tmp_path / "b")
+        second.bind(str(tmp_path / "a"))
+        assert bound().renamed() == ([], [str(tmp_path / "a")])
 
 
 def test_nothing_else_is_renamed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(str(tmp_path / "a"))
+    with socket.socket(socket.AF_UNIX) as own:
+        own.bind(str(tmp_path / "a"))
         for old, new in (("file", "b"), ("a", "file"), ("a", "../b"), ("a", ""), ("none", "b")):
             with pytest.raises(OSError):
-                sockets.rename(os.getpid(), f"{tmp_path}/{old}", f"{tmp_path}/{new}")
+                bound().rename(f"{tmp_path}/{old}", f"{tmp_path}/{new}", anywhere)
+        with pytest.raises(OSError, match="not the container's own"):
+            bound().rename(f"{tmp_path}/a", f"{tmp_path}/b", lambda _: False)
         assert sorted(each.name for each in tmp_path.iterdir() if not each.is_dir()) == ["a", "file"]
+
+
+@pytest.mark.parametrize(
+    ("mounts", "root", "own"),
+    [
+        ([], "/x", False),
+        ([{"destination": "/run", "type": "tmpfs"}], "/", True),
+        ([{"destination": "/run", "type": "bind", "source": "/run/postgresql"}], "/postgresql", False),
+        ([{"destination": "/run", "type": "bind", "source": "/v/volumes/data/_data"}], "/v/volumes/data/_data", True),
+        ([{"destination": "/run", "type": "bind", "source": "/v/volumes/data/_data"}], "/srv", False),
+        ([{"destination": "/run", "type": "bind", "source": "/v/volumes/host/_data"}], "/v/volumes/host/_data", False),
+        (
+            [{"destination": "/run", "type": "bind", "source": f"/v/overlay-containers/{ID}/userdata/shm"}],
+            "/",
+            True,
+        ),
+    ],
+    ids=str,
+)
+def test_no_socket_is_renamed_in_what_is_the_hosts(
+    process: int, monkeypatch: pytest.MonkeyPatch, mounts: list[Any], root: str, own: bool
+) -> None:
+    mount = mountinfo.Mount(1, 1, root, "/run", (), "ext4")
+
+    class Asked:
+        def __init__(self, *_: object) -> None: ...
+
+        def rename(self, _bound: str, _path: str, may: Callable[[mountinfo.Mount], bool]) -> None:
+            assert may(mount) == own
+            assert may(mount._replace(point="/"))
+
+    monkeypatch.setattr(sockets, "Bound", Asked)
+    saved = Extras(sockets=(Socket("/run/a", "/run/b"),), volumes=(VolumeOptions("host", "none", "/srv", "bind"),))
+    assert gate.give_back(running(monkeypatch, process, mounts=mounts), saved, frozenset()) == []
 
 
 def test_what_cannot_be_given_back_is_told(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +447,12 @@ def test_a_volume_of_the_host_is_asked_for(made: dict[str, str], option: str) ->
 def test_what_mount_would_take_for_an_option_is_no_volume(key: str) -> None:
     with pytest.raises(IntegrityError):
         VolumeOptions("held", **{key: "--bind"}).asked()
+
+
+@pytest.mark.parametrize("key", ["type", "device"])
+def test_what_could_be_another_volume_is_not_asked_for(key: str) -> None:
+    with pytest.raises(IntegrityError, match="comma"):
+        VolumeOptions("held", **{key: "none,o=bind"}).asked()
 
 
 def test_a_container_has_the_volumes_that_are_made() -> None:

@@ -198,6 +198,12 @@ def test_an_annotation_that_is_acted_on_is_asked_for(annotation: str) -> None:
     assert [each.kind for each in left.asked] == ["mount"]
 
 
+def test_a_refused_annotation_is_left_out_whatever_its_name() -> None:
+    found = load(spec=spec_with("annotations", "run.oci.x=y", value="z=1"))
+    left = found.without([each for each in found.asked if each.kind == "annotation"])
+    assert written(left)[1]["annotations"] == SPEC["annotations"]
+
+
 @pytest.mark.parametrize("annotation", ["io.podman.annotations.cid-file", "io.ocickpt.restore"])
 def test_an_annotation_of_how_it_was_made_does_not_pass(annotation: str) -> None:
     found = load(spec=spec_with("annotations", annotation, value="/etc/passwd"))
@@ -211,13 +217,41 @@ def test_a_note_passes_unless_a_hook_of_this_host_acts_on_it(tmp_path: Path, mon
     assert written(found)[1]["annotations"] == SPEC["annotations"] | {"my.app": "of ours\n"}
     assert [each.kind for each in found.asked] == ["mount"]
     spec["annotations"]["my.app"] = "of ours"
-    monkeypatch.setattr("ocickpt.engine.podman.annotations._HOOKS", (str(tmp_path),))
+    monkeypatch.setattr("ocickpt.engine.podman.annotations.hook_directories", lambda: (str(tmp_path),))
     hook = tmp_path / "trace.json"
-    for when, acted in (({"^my[.]": "ours$"}, 1), ({"^my[.]": "^ours"}, 0), ({"(": ""}, 1), (None, 0)):
+    for when, acted in (
+        ({"^my[.]": "ours$"}, 1),
+        ({"^my[.]": "^ours"}, 0),
+        ({r"^other\.app$": ".*"}, 0),
+        ({"(": ""}, 1),
+        (None, 0),
+        # Go means another thing than Python.
+        ({"^[[:alpha:]]+[.]app$": ""}, 1),
+        ({r"^\pL+": ""}, 1),
+        ({r"^my.app\z": ""}, 1),
+        ({"(?i)^ny": ""}, 1),
+        ({"x{,3}y": ""}, 1),
+    ):
         hook.write_text(json.dumps({"when": {"annotations": when, "always": True}}))
         assert [each.kind for each in load(spec=spec).asked].count("annotation") == acted, when
-    hook.write_text("{")
-    assert "annotation=my.app=of ours" in [each.option for each in load(spec=spec).asked]
+    unread: tuple[object, ...] = (
+        {"annotations": ["^of"]},
+        {"When": {"annotations": {"my": ""}}},
+        {"when": {"Annotations": {}}},
+        "{",
+    )
+    for said in unread:
+        hook.write_text(json.dumps(said))
+        assert "annotation=my.app=of ours" in [each.option for each in load(spec=spec).asked]
+
+
+def test_hooks_are_where_podman_was_told_to_look(tmp_path: Path) -> None:
+    directory = tmp_path / "etc/containers/containers.conf.d"
+    directory.mkdir(parents=True)
+    (directory / "1.conf").write_text('[engine]\nhooks_dir = ["/srv/hooks"]\n')
+    (directory / "2.conf").write_text('[engine]\nhooks_dir = ["/opt/hooks", {append = true}]\n')
+    found = defaults.hook_directories(tmp_path)
+    assert {"/etc/containers/oci/hooks.d", "/srv/hooks", "/opt/hooks"} <= set(found)
 
 
 @pytest.mark.parametrize("key", ["listenerPath", "ListenerPath", "listenerMetadata"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ocickpt import artifact
+from ocickpt.artifact import extras
 from ocickpt.artifact.rebuild import Rebuilder
 from ocickpt.engine.files.archivewriter import tree_tar
 from ocickpt.log import Logged
@@ -71,6 +72,23 @@ def restored(ref: str, tmp_path: Path, progress: Silent) -> None:
         rebuilder.tree(Kind.ROOTFS, tmp_path / "root")
         rebuilder.tree(Kind.VOLUME, tmp_path / "volume", "data")
         rebuilder.shm(tmp_path / "shm", tmp_path / "work")
+
+
+def test_what_criu_leaves_out_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, usual = list[bytes](), extras.Extras.from_bytes
+
+    def counted(data: bytes) -> extras.Extras:
+        reads.append(data)
+        return usual(data)
+
+    monkeypatch.setattr(extras.Extras, "from_bytes", counted)
+    files = checkpoint() | {"extras.json": b'{"threads": [{"id": 1, "ioClass": 3}]}'}
+    reference = Reference.parse(sent(written(tmp_path / "in.tar", files), tmp_path))
+    with closing(open_store(reference)) as source:
+        rebuilder = Rebuilder(artifact.load_index(source, artifact.open(source, reference).manifest), source, Silent())
+        reads.clear()
+        assert rebuilder.extras() is rebuilder.extras()
+    assert len(reads) == 1
 
 
 @needs_root

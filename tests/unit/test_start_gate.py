@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ocickpt import config, hook, names, rendezvous
 from ocickpt.config import Config
+from ocickpt.engine.podman import database
 from ocickpt.restoration import start_gate
-from ocickpt.save import poststop
-from tests.unit.test_podman_database import ID
+from ocickpt.save import collect, extras, intercept, poststop
+from tests.unit.test_podman_database import ID, bundle
 
 
 def test_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,3 +47,17 @@ def test_which_hook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for argv, status in ((["push"], 0), (["gate"], 0), (["other"], 2), ([], 2)):
         monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"id": ID, "bundle": "/b", "annotations": None})))
         assert hook.main(argv) == status
+
+
+def test_nothing_is_taken_of_who_has_the_pid_of_a_container_that_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes of a checkpoint that podman made are gone when its hook runs."""
+    found = database.read(bundle(tmp_path, state={"pid": os.getpid(), "conmonPid": os.getpid()}))
+    made, taken = SimpleNamespace(work=str(tmp_path)), list[tuple[int, int]]()
+    monkeypatch.setattr(extras, "take", lambda subject, _: taken.append((subject.pid, subject.conmon)))
+    monkeypatch.setattr(intercept, "publish", lambda *_, **__: None)
+    for step in ("begin", "take_files", "take_images"):
+        monkeypatch.setattr(collect, step, lambda *_, **__: SimpleNamespace(record=made, step=str))
+    poststop._package(found, "", quiet=True)
+    assert taken == [(0, 0)]

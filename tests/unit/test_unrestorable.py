@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,35 @@ def test_deleted_files_where_nothing_can_be_written(
             ask(seen)
 
 
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.EIO])
+def test_who_ends_while_its_deleted_files_are_looked_at(
+    seen: database.Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def ended(_: object) -> Iterator[Mount]:
+        raise OSError(number, os.strerror(number))
+
+    with (tmp_path / "gone").open("w"):
+        (tmp_path / "gone").unlink()
+        monkeypatch.setattr(mountinfo, "mounts", ended)
+        with pytest.raises(OSError, match="/output") if number == errno.EIO else nullcontext():
+            ask(seen)
+
+
+def test_a_volume_that_nobody_could_allow(tmp_path: Path) -> None:
+    made = bundle(tmp_path, WHOLE)
+    with closing(sqlite3.connect(tmp_path / "db.sql")) as records:
+        options = {"volumeOptions": {"type": "none", "device": "/srv/a,b", "o": "bind"}}
+        records.execute("INSERT INTO VolumeConfig VALUES ('data', ?)", (json.dumps(options),))
+        records.commit()
+    spec = json.loads((made / "config.json").read_text())
+    for mount in spec["mounts"]:
+        mount |= {"type": "bind", "source": f"{tmp_path}/volumes/data/_data"}
+    (made / "config.json").write_text(json.dumps(spec))
+    found = database.read(made)
+    with refused("no restore would take container 'web': the volume data has .* a comma"):
+        unrestorable.check_recorded(found.container, found.config, processes=False)
+
+
 def test_io_uring(seen: database.Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "readlink", lambda _: "anon_inode:[io_uring]")
     with refused("uses io_uring"):
@@ -167,6 +198,22 @@ def test_holes_in_shared_memory(seen: database.Recorded, monkeypatch: pytest.Mon
     size = os.statvfs(shm).f_blocks * os.statvfs(shm).f_frsize
     with refused(f"{(1 << 42) + 1} bytes long with their holes, more than the {size} bytes it has"):
         ask(seen)
+
+
+def test_a_file_in_shared_memory_that_is_removed_just_now(
+    seen: database.Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shm, usual = seen.container.shm, os.stat
+    shm.mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda _: True)
+    (shm / "gone").write_bytes(b"x")
+
+    def unlinked(path: Any, **more: Any) -> os.stat_result:
+        found = usual(path, **more)
+        return os.stat_result((*found[:3], 0, *found[4:])) if path == "gone" else found
+
+    monkeypatch.setattr(os, "stat", unlinked)
+    ask(seen)
 
 
 def test_where_podman_keeps_its_records_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 from ocickpt import names
 from ocickpt.asked import Asked
 from ocickpt.engine.podman.config import Config
+from ocickpt.engine.podman.defaults import hook_directories
 
 _MANAGER: Final = "io.container.manager"
 _PODMANS: Final = "io.podman.annotations."
@@ -44,7 +45,12 @@ _ACTING: Final = {
     "io.katacontainers.": "on which Kata Containers act",
 }
 """What the annotations begin with that something acts on, and how."""
-_HOOKS: Final = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
+_CONDITIONS: Final = {"always", "annotations", "commands", "hasBindMounts"}
+_ALIKE: Final = re.compile(
+    r"(?:[^\\({\[]|\\[^0-9A-Za-z]|\((?:\?:)?(?!\?)|\{[0-9]+(?:,[0-9]*)?\}|\[\^?\]?(?:[^\\\]\[]|\\[^0-9A-Za-z])*\])*",
+    re.DOTALL,
+)
+"""Expressions of which Go and Python think the same: no classes, flags and escapes with names."""
 
 
 def passed(given: Mapping[str, str], config: Config) -> dict[str, str]:
@@ -80,17 +86,19 @@ def acted_on(given: Mapping[str, str]) -> Iterator[Asked]:
 def _hooks() -> list[tuple[str, str]]:
     """The expressions for name and value of annotations by which hooks of this host are run (oci-hooks(5))."""
     found = list[tuple[str, str]]()
-    for path in sorted(each for directory in _HOOKS for each in Path(directory).glob("*.json")):
+    for path in sorted(each for directory in hook_directories() for each in Path(directory).glob("*.json")):
         try:
-            when = json.loads(path.read_bytes()).get("when") or {}
+            when = json.loads(path.read_bytes())["when"]
+            if not when.keys() <= _CONDITIONS:
+                raise ValueError("it says more")  # noqa: TRY301 - as below
             found += [(str(key), str(text)) for key, text in (when.get("annotations") or {}).items()]
-        except (OSError, ValueError, AttributeError):
-            found.append(("", ""))  # whatever it says: what cannot be read may match
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            found.append(("", ""))  # of another version (0.1.0 has no "when"), or broken: it may match
     return found
 
 
 def _matches(expression: str, text: str) -> bool:
     try:
-        return re.search(expression, text) is not None
-    except re.error:  # Go knows others
+        return not _ALIKE.fullmatch(expression) or re.search(expression, text) is not None
+    except re.error:
         return True

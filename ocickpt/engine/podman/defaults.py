@@ -1,6 +1,6 @@
 """What this host's podman gives a container that asks for nothing, for what is more than that to be told.
 
-Source: containers.conf(5), `default_capabilities`, `stop_timeout`, `default_network`; containers/common
+Source: containers.conf(5), `default_capabilities`, `stop_timeout`, `default_network`, `hooks_dir`; containers/common
 pkg/config/default.go, pkg/seccomp/conversion.go and seccomp.json; podman pkg/specgen/generate/config_common.go
 (BlockAccessToKernelFilesystems).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from ocickpt.errors import IntegrityError, PrerequisiteError
 
 _CONFIGURATION: Final = ("/usr/share/containers/containers.conf", "/etc/containers/containers.conf")
 _DROP_INS: Final = "/etc/containers/containers.conf.d"
+_HOOKS: Final = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")
 _PROFILES: Final = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")
 _CAPABILITIES: Final = frozenset(
     {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID",
@@ -58,9 +59,22 @@ def stop_timeout(root: Path = Path("/")) -> int:
     return found if isinstance(found, int) else 10
 
 
+def hook_directories(root: Path = Path("/")) -> tuple[str, ...]:
+    """Where podman looks for hooks, or did without the file that says last; errors as of `capabilities`."""
+    lists = (found for found in _settings("engine", "hooks_dir", root) if isinstance(found, list))
+    return (*_HOOKS, *(each for found in lists for each in found if isinstance(each, str)))
+
+
 def _setting(table: str, key: str, root: Path) -> object:
     """What the last of podman's configuration files says that says something; None when none does."""
     found = None
+    for value in _settings(table, key, root):
+        found = value
+    return found
+
+
+def _settings(table: str, key: str, root: Path) -> Iterator[object]:
+    """What each of podman's configuration files says that says something."""
     drop_ins = sorted((root / _DROP_INS.lstrip("/")).glob("*.conf"))
     for path in (*(root / each.lstrip("/") for each in _CONFIGURATION), *drop_ins):
         try:
@@ -72,8 +86,8 @@ def _setting(table: str, key: str, root: Path) -> object:
             continue
         except (OSError, ValueError, AttributeError) as error:
             raise PrerequisiteError(f"{path} cannot be read: {error}") from error
-        found = found if value is None else value
-    return found
+        if value is not None:
+            yield value
 
 
 class _When(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from typing import IO, Final
 
 from ocickpt import oci
 from ocickpt.engine.container import Container
+from ocickpt.engine.podman.config import Config
 
 HOSTS: Final = "/etc/hosts"
 RESOLV_CONF: Final = "/etc/resolv.conf"
@@ -32,6 +33,8 @@ _MARK: Final = "trusted.ocickpt.put-back"
 _GATEWAY: Final = {"host.containers.internal", "host.docker.internal"}
 _PUBLIC: Final = {"8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"}
 """Where the host has no servers, podman names these."""
+_SEARCH: Final = ("search", "domain")
+"""Where names are looked for is the network's (``dns.podman``), of whatever host."""
 _HOST_SERVERS: Final = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 
 
@@ -45,16 +48,32 @@ def sources(spec: oci.Spec, container_id: str) -> dict[str, Path]:
     }
 
 
+def read_only(spec: oci.Spec) -> set[str]:
+    """Those of the `FILES` that the container cannot write."""
+    mounted = (mount for mount in spec.mounts if mount.destination in FILES)
+    return {mount.destination for mount in mounted if spec.root.readonly or "ro" in mount.options}
+
+
+def given(config: Config) -> set[str]:
+    """The names and addresses that podman was told of (``--add-host``, ``--dns`` and the like)."""
+    lists = (config.dns_server, config.dns_search, config.dns_option, config.hosts_add)
+    dns, search, option, hosts = ([str(each) for each in found or ()] for found in lists)
+    pairs = (each.partition(":")[::2] for each in hosts)
+    return {*dns, *search, *option, *(f"{name}:{address}" for names, address in pairs for name in names.split(";"))}
+
+
 def changed(spec: oci.Spec, subject: Container, given: Collection[str] = ()) -> dict[str, bytes]:
-    """The content of those that are not what podman makes of this host's; `given` are names and addresses that it was
-    told of (``--add-host``, ``--dns``)."""
-    found = {}
+    """The content of those that are not what podman makes of this host's, and of what it was `given`.
+
+    Of one that is longer than `LIMIT`, it is a byte more than that.
+    """
+    found, fixed = {}, read_only(spec)
     for path, source in sources(spec, subject.id).items():
-        if not source.exists():  # it has ended, and podman has cleaned up after it
+        if path in fixed or not source.exists():  # it has ended, and podman has cleaned up after it
             continue
         data, modified, marked = _read(source)
         later = marked or modified > max(map(_seconds, (subject.started, subject.restored_at)))
-        if later or path == HOSTNAME or _differs(path, data, subject, given):
+        if later or path == HOSTNAME or _differs(path, data, subject, frozenset(given)):
             found[path] = data
     return found
 
@@ -78,9 +97,11 @@ def merged(saved: bytes, made: bytes, names: set[str], own: set[str]) -> bytes:
     gateway = [line for line in instead if _is_of(line, _GATEWAY)]
     for line in saved.splitlines(keepends=True):
         if _is_of(line, names):
-            found, ours = [*found, *ours], []
+            found += ours
+            ours = []
         elif _is_of(line, _GATEWAY):
-            found, gateway = [*found, *gateway], []
+            found += gateway
+            gateway = []
         else:
             found.append(line)
     return b"".join(found)
@@ -98,17 +119,17 @@ def _named(line: bytes) -> list[str]:
     return [] if first.startswith(("#", "127.", "::1")) else rest
 
 
-def _differs(path: str, data: bytes, subject: Container, given: Collection[str]) -> bool:
+def _differs(path: str, data: bytes, subject: Container, given: frozenset[str]) -> bool:
     """Whether a file says what podman has neither of the host nor of its own, or nothing of what it has of the host."""
     said = set(_entries(data))
     if path == HOSTS:
         known = set(_entries(_text(HOSTS)))
         mine = {subject.name, subject.id[:12], *_GATEWAY}
-        others = {each for each in said if each[1] not in mine and f"{each[1]}:{each[0]}" not in given}
-        return bool(others - known - _LOCAL)
-    words = {word for line in said for word in line[1:]}
+        told = {pair for pair in said if given.intersection({f"{pair[1]}:{pair[0]}", f"{pair[1]}:host-gateway"})}
+        return bool({pair for pair in said - told if pair[1] not in mine} - known - _LOCAL)
+    words = {word for keyword, word in said if keyword not in _SEARCH}
     known_words = {word for file in _HOST_SERVERS for line in _words(_text(file)) for word in line[1:]}
-    return bool(words - known_words - _PUBLIC - set(given) - set(subject.servers))
+    return bool(words - known_words - _PUBLIC - given - set(subject.servers))
 
 
 _LOCAL: Final = {
@@ -141,7 +162,7 @@ def _read(path: Path) -> tuple[bytes, float, bool]:
     """Its content, when it was written last, in seconds since the epoch, and whether that was by `put_back`."""
     with _opened(path, os.O_RDONLY) as file:
         marked = _MARK in os.listxattr(file.fileno())
-        return file.read(LIMIT), os.fstat(file.fileno()).st_mtime, marked
+        return file.read(LIMIT + 1), os.fstat(file.fileno()).st_mtime, marked
 
 
 def _opened(path: Path, flags: int) -> IO[bytes]:

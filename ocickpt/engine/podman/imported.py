@@ -118,8 +118,9 @@ class Imported:
 
     def without(self, refused: Collection[Asked]) -> Imported:
         """Without what it can do without, of which these were `refused`: annotations."""
-        left = {each.value.partition("=")[0] for each in refused if each.kind == "annotation"}
-        kept = {name: value for name, value in self.spec.annotations.items() if name not in left}
+        left = {each.value for each in refused if each.kind == "annotation"}
+        # Whole, as they were asked for: a name may have a "=" itself.
+        kept = {name: value for name, value in self.spec.annotations.items() if f"{name}={value}" not in left}
         asked = tuple(each for each in self.asked if each not in refused)
         return replaced(self, spec=replace(self.spec, annotations=kept), asked=asked)
 

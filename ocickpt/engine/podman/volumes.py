@@ -48,9 +48,13 @@ class VolumeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def asked(self) -> Asked | None:
         """How it is asked for, unless podman would make it for anybody. IntegrityError for what mount(8) would take
-        for an option."""
+        for an option, and for what could be taken for another volume where it is asked for."""
         if any(each.startswith("-") for each in self.given.values()):
             raise IntegrityError(f"the volume {self.name} was made with what podman never takes")
+        if "," in self.type + self.device:
+            raise IntegrityError(
+                f"the volume {self.name} has a type or a device with a comma, which nobody could allow"
+            )
         words = self.o.split(",") if self.o else []
         harmless = _OF_MEMORY if self.type == _MEMORY else _PLAIN
         bounded = self.type in ("", _MEMORY) and not self.is_of_host
