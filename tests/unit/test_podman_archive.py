@@ -277,7 +277,7 @@ def test_what_podman_does_not_do_with_an_archive_is_told(tmp_path: Path) -> None
     found, notes = pulled(
         tmp_path,
         Extras(
-            threads=(Thread(1, (1,)),),
+            threads=(Thread(1, "2"),),
             files=(File("/etc/hosts", b"1.2.3.4 x\n"),),
             volumes=(VolumeOptions("data", "none", "/srv/x", "bind"), VolumeOptions("empty", "tmpfs", "tmpfs")),
         ),
