@@ -18,7 +18,7 @@ from ocickpt.engine import criu, podman
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.podman.imported import Imported, import_config
 from ocickpt.errors import IntegrityError
-from ocickpt.gate import confinement
+from ocickpt.gate import confinement, waits
 from ocickpt.gate.cgroups import check_cgroups
 from ocickpt.gate.check import check
 from ocickpt.gate.expected import Expected
@@ -83,6 +83,7 @@ def verify(
         ),
         expected,
     )
+    instead |= waits.begun_again(found, instead)
     return {_IMAGES + name: data for name, data in instead.items()}
 
 

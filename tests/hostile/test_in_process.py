@@ -23,6 +23,8 @@ from ocickpt import pull, push
 from ocickpt.artifact import parts
 from ocickpt.engine import criu
 from ocickpt.errors import IntegrityError, OcickptError, UnsupportedError
+from ocickpt.gate import waits
+from ocickpt.gate.images import Images
 from ocickpt.memory.pagemap import PageMap, mark_lazy
 from ocickpt.model import Content, Kind, Run
 from ocickpt.pack.files import Tree
@@ -35,6 +37,8 @@ from tests.hostile.run import archive, members_of
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("podman"), pytest.mark.filterwarnings("ignore")]
 
 
+IMAGES = "checkpoint/"
+CORE = re.compile(r"checkpoint/core-\d+\.img")
 NETWORK = re.compile("checkpoint/(iptables|ip6tables|nftables|route6?|rule|ifaddr)-")
 
 
@@ -88,6 +92,13 @@ def forgotten(members: Members) -> Members:
     return found
 
 
+def begun_again(given: Members) -> Members:
+    """Images of threads that CRIU would have fail in a call that waits (`waits`), as they are put right."""
+    names = [name.removeprefix(IMAGES) for name in given if CORE.fullmatch(name)]
+    found = waits.begun_again(Images(names, lambda name: given[IMAGES + name]), {})
+    return {IMAGES + name: data for name, data in found.items()}
+
+
 def check_filters(members: Members) -> None:
     """Every thread has the container's filter: by itself, or from the first thread, whose filters are for all."""
     from ocickpt import oci, structs
@@ -113,7 +124,10 @@ def check_filters(members: Members) -> None:
 @pytest.mark.parametrize("container", OPTIONS)
 def test_good_ones_pass(goods: dict[str, Members], container: str, tmp_path: Path) -> None:
     back = there_and_back(goods[container], tmp_path)
-    assert images_of(back) == images_of(goods[container]) | forgotten(goods[container])
+    given = images_of(goods[container])
+    expected = given | forgotten(goods[container]) | begun_again(given)
+    assert images_of(back) == expected
+    assert expected != given or container == "asking", "what sleeps does so again"
 
 
 @pytest.mark.parametrize("name", CASES)
