@@ -1460,6 +1460,30 @@ CONTAINERS = (
         restore="--publish 18086:8080 --allow port=18086",
     ),
     shell(
+        "criu#1589",
+        "a sleep that nobody begins again: its end would be the container's",
+        "localhost/busybox sleep 10000",
+        "test $(cat /proc/1/comm) = sleep",
+        "sleep 1; test $(cat /proc/1/comm) = sleep",
+    ),
+    program(
+        "criu#2512",
+        "calls that wait for a time, in threads",
+        """
+        ended = []
+        def poll():
+            ended.append((libc.poll(None, 0, 600_000), ctypes.get_errno()))
+        def sleep():
+            ended.append((libc.nanosleep(struct.pack("qq", 600, 0), None), ctypes.get_errno()))
+        for wait in (poll, sleep):
+            threading.Thread(target=wait, daemon=True).start()
+        time.sleep(1)
+        moved()
+        time.sleep(1)
+        assert not ended, ended
+        """,
+    ),
+    shell(
         "podman#15541",
         "a secret in a container that is only to be read",
         "--read-only --secret key localhost/python sleep 10000",

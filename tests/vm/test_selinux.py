@@ -65,7 +65,7 @@ def test_a_container_without_a_label_is_checkpointed(runtime: str) -> None:
     count = plain.count
     ocickpt.checkpoint("plain", ref)
     remove_all()
-    restore(ref, allow=("label=disable",)).counts(count)
+    restore(ref, allow=("selinux=disable",)).counts(count)
     remove_all()
 
 
