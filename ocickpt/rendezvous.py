@@ -50,6 +50,8 @@ if TYPE_CHECKING:
         """checkpoint: [source, target] of each tree to capture."""
         kill: bool
         """checkpoint: whether the container is killed where it stands, once all is safe."""
+        pid: int
+        """checkpoint: its first process."""
         arguments: list[str]
         """restore: what to add to the runtime's arguments."""
         environment: dict[str, str]

@@ -11,13 +11,12 @@ import errno
 from collections.abc import Mapping
 from typing import Final
 
+from ocickpt.engine import interrupted
 from ocickpt.gate.images import Images, Message, encoded
 
 _INTERRUPTED: Final = (1 << 64) - errno.EINTR
 _SYSCALL: Final = 2
 """Bytes of the instruction."""
-_CALLS: Final = frozenset({7, 35, 202, 230})
-"""poll, nanosleep, futex, clock_nanosleep of x86-64: those that the kernel would go on with by a restart block."""
 _X86_64, _NATIVE = 1, 1
 
 
@@ -44,6 +43,6 @@ def _waits(core: Message) -> bool:
     return bool(
         registers.mode == _NATIVE
         and registers.ax == _INTERRUPTED
-        and registers.orig_ax in _CALLS
+        and registers.orig_ax in interrupted.CALLS
         and registers.ip >= _SYSCALL
     )

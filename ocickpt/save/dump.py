@@ -232,7 +232,7 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
     plan: Answer = {"ok": True, "environment": criu.configure(work / _CONFIGURATION, "", _CRIU_OPTIONS)}
     if captured:
         # Killed while its connections are alive, a container would reset them; CRIU ends it silently.
-        plan["aside"] = str(work)
+        plan["aside"], plan["pid"] = str(work), subject.pid
         plan["kill"] = subject.private_pids and not options.tcp_established
         plan["trees"] = []
         if not options.ignore_rootfs:

@@ -1,7 +1,7 @@
 """The shim's half of a checkpoint that a flow waits for: the container is dumped while it stands still.
 
     shim                            flow
-    {"event": "checkpoint", …}  →   {"ok": true, "aside": DIR, "trees": [[SOURCE, TARGET], …], "kill": BOOL}
+    {"event": "checkpoint", …}  →   {"ok": true, "aside": DIR, "trees": [[SOURCE, TARGET], …], "kill": BOOL, "pid": PID}
         the container is frozen; the trees are copied, the runtime dumps, the pages go aside
     {"event": "captured", …}    →   {"ok": true}       everything is safe in DIR
         the container is killed where it stands; with --leave-running it runs on
@@ -25,6 +25,7 @@ import sys
 from pathlib import Path
 
 from ocickpt import rendezvous
+from ocickpt.engine import interrupted
 from ocickpt.engine.criu import pages
 from ocickpt.engine.files import capture
 from ocickpt.engine.runtime import command_line
@@ -59,6 +60,7 @@ def checkpoint(flow: io.BufferedRWPair, call: list[str], rest: list[str]) -> int
         status = _dump_frozen(flow, call, rest, image_path, plan)
     finally:
         if status or keep:
+            _wait_on(plan["pid"])
             subprocess.run(resume, check=False)
     return command_line.exit_status(status)
 
@@ -99,6 +101,14 @@ def _dump_frozen(flow: io.BufferedRWPair, call: list[str], rest: list[str], imag
     if kill:
         _end(call, command_line.container(rest, "checkpoint"))
     return 0
+
+
+def _wait_on(first: int) -> None:
+    """Have the calls go on in which the processes from `first` down waited when CRIU dumped them."""
+    try:
+        interrupted.begin_again(first)
+    except OSError as error:
+        sys.stderr.write(f"ocickpt: calls in which the container waited may fail with EINTR: {error.strerror}\n")
 
 
 def _leaves_running(rest: list[str]) -> bool:

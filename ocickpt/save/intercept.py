@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ocickpt import config, proc
 from ocickpt.description import Options
-from ocickpt.engine import host
+from ocickpt.engine import host, interrupted
 from ocickpt.engine.criu import pages
 from ocickpt.engine.podman import database
 from ocickpt.engine.runtime import command_line
@@ -124,6 +124,7 @@ def _dump(made: Journal[Intercept], found: database.Recorded, call: list[str], r
         status = proc.call([*call, "checkpoint", *rest])
     finally:
         if runs_on:
+            ours(lambda: interrupted.begin_again(found.container.pid))
             proc.run([*call, "resume", found.container.id], check=False)
     good = good and status == 0
     good = good and (runs_on or ours(lambda: collect.take_files(found, work)))

@@ -230,6 +230,20 @@ os._exit(7)
 """Ends as soon as it is let go: it sees that it stood still for long."""
 
 
+@pytest.mark.parametrize("command", [("ocickpt", "checkpoint", "-R"), ("podman", "container", "checkpoint", "-R")])
+def test_who_sleeps_while_it_is_dumped_sleeps_on(
+    hosts: tuple[Host, Host], start: Start, ref: str, command: tuple[str, ...]
+) -> None:
+    """CRIU has the call fail, and the end of busybox's sleep is the container's."""
+    a, _ = hosts
+    ours = command[0] == "ocickpt"
+    start("it", *([] if ours else ["--annotation", f"io.ocickpt.push={ref}"]), "localhost/busybox", "sleep", "1000")
+    a.wait("podman", "exec", "it", "grep", "-q", "nanosleep", "/proc/1/wchan")
+    a.run(*command, "it", *([ref] if ours else []))
+    time.sleep(0.5)
+    assert a.inspect("it")["State"]["Status"] == "running"
+
+
 @pytest.mark.parametrize(("removed", "options"), [(False, ()), (False, ("--lazy",)), (True, ())])
 def test_who_ends_at_once_has_not_failed(
     hosts: tuple[Host, Host], start: Start, ref: str, options: tuple[str, ...], removed: bool

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ID = "defdcf08921a5ac0ba8981c0d14e1f814a61334c04c01049eb388f4a4790d546"
 GONE = "the ocickpt that asked for this is no longer running"
 KEY = "0f" * 16
+NOBODY = (1 << 22) + 1
+"""More than any process's id."""
 PAGES = b"\x01" * 8192
 ROOT = Path(shim.__file__).parents[1]
 # What the launcher starts where the package is not installed, with other places below /run.
@@ -169,7 +171,7 @@ class Bench:
 
     def plan(self, *trees: tuple[Path, Path], kill: bool = True) -> Answer:
         listed = [[str(one), str(two)] for one, two in trees]
-        return {"ok": True, "aside": str(self.aside), "trees": listed, "kill": kill}
+        return {"ok": True, "aside": str(self.aside), "trees": listed, "kill": kill, "pid": NOBODY}
 
     def lives(self) -> bool:
         """Whether the container's first process does."""
