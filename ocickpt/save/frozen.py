@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 
 from ocickpt import rendezvous
-from ocickpt.engine import interrupted
+from ocickpt.engine import freezer, interrupted
 from ocickpt.engine.criu import pages
 from ocickpt.engine.files import capture
 from ocickpt.engine.runtime import command_line
@@ -74,6 +74,7 @@ def _dump_frozen(flow: io.BufferedRWPair, call: list[str], rest: list[str], imag
         return bool(ask(flow, {"event": "captured", "error": ""}).get("ok")) and os.getppid() == podman
 
     try:
+        freezer.wait(plan["pid"])
         for source, target, *merged in plan["trees"]:
             capture.capture(Path(source), Path(target), *map(Path, merged))
         if not keep and not kill and not agreed():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ocickpt import config, proc
 from ocickpt.description import Options
-from ocickpt.engine import host, interrupted
+from ocickpt.engine import freezer, host, interrupted
 from ocickpt.engine.criu import pages
 from ocickpt.engine.podman import database
 from ocickpt.engine.runtime import command_line
@@ -114,6 +114,7 @@ def _dump(made: Journal[Intercept], found: database.Recorded, call: list[str], r
         # Stopped by its dump a container needs no more freezing; one that runs on must not write meanwhile.
         made.step("frozen", thaw=(*call, "resume", found.container.id))
         proc.run([*call, "pause", found.container.id])
+        freezer.wait(found.container.pid)
         collect.take_files(found, work)
 
     status = 1
