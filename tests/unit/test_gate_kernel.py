@@ -23,7 +23,10 @@ from ocickpt.gate.expected import Expected
 from ocickpt.gate.kernel import descriptors, mounts, tasks
 from ocickpt.trust.capabilities import capability_names
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces"),
+    pytest.mark.xdist_group("podman"),  # which mounts what these would have to know
+]
 
 SETS = ("bounding", "permitted", "effective", "inheritable", "ambient")
 OWN = ("mount", "pid", "network", "ipc", "uts")
