@@ -279,16 +279,18 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
 
 def _check_ghosts(subject: Container) -> None:
     """UnsupportedError for a deleted file that is larger than a restore takes: /etc/criu may have CRIU save any."""
-    if any(size > parts.SMALL_LIMIT for pid in freezer.tree(subject.pid) for size in _ghosts(pid)):
-        raise UnsupportedError(
-            f"container {subject.name!r} has a deleted file of more than {parts.SMALL_LIMIT >> 20} MiB open, which"
-            " no restore would take",
-            hint="the process has to close it first; the container runs on",
-        )
+    for pid in freezer.tree(subject.pid):
+        for path, size in _ghosts(pid):
+            if size > parts.SMALL_LIMIT:
+                raise UnsupportedError(
+                    f"container {subject.name!r} has {path} open, a deleted file of more than"
+                    f" {parts.SMALL_LIMIT >> 20} MiB, which no restore would take",
+                    hint="the process has to close it first; the container runs on",
+                )
 
 
-def _ghosts(pid: int) -> Iterator[int]:
-    """How much CRIU would save of each deleted file that a process has open or mapped (criu/files-reg.c,
+def _ghosts(pid: int) -> Iterator[tuple[str, int]]:
+    """The deleted files that a process has open or mapped, and how much CRIU would save of each (criu/files-reg.c,
     dump_ghost_remap); memory that only looks like one is pages."""
     for kind in ("fd", "map_files"):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
@@ -296,7 +298,8 @@ def _ghosts(pid: int) -> Iterator[int]:
                 with suppress(FileNotFoundError):  # closed meanwhile
                     found = os.stat(f"/proc/{pid}/{kind}/{name}")  # noqa: PTH116 - as above
                     if stat.S_ISREG(found.st_mode) and not found.st_nlink and found.st_dev != _memory():
-                        yield found.st_blocks * _BLOCK
+                        path = os.readlink(f"/proc/{pid}/{kind}/{name}")  # noqa: PTH115 - as above
+                        yield path.removesuffix(" (deleted)"), found.st_blocks * _BLOCK
 
 
 @cache

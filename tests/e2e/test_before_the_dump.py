@@ -109,7 +109,7 @@ REFUSED = (
     Case(
         "a deleted file that is too large",
         opens("deleted", "70000000"),
-        sentence="has a deleted file of more than 64 MiB open, which no restore would take",
+        sentence="open, a deleted file of more than 64 MiB, which no restore would take",
         hint="has to close it",
     ),
     Case(
