@@ -43,7 +43,7 @@ def test_one_that_is_too_large(check: Any, deleted: int) -> None:
     os.write(deleted, b"x" * (SIZE // 2))
     check()
     os.write(deleted, b"x" * SIZE)
-    with pytest.raises(UnsupportedError, match="'web' has .*/gone open, a deleted file of more than 1 MiB"):
+    with pytest.raises(UnsupportedError, match=r"'web' has .*/gone open, a deleted file of more than 1 MiB"):
         check()
 
 
