@@ -58,9 +58,7 @@ def restore(key: str, call: list[str], rest: list[str]) -> int:
     }
     answer: Answer = ask(flow, asked, _load) if flow else {}
     if not flow or not answer.get("ok"):
-        if is_key(key):
-            with contextlib.suppress(OSError, IndexError):
-                (rendezvous.work_directory(Path(image_path).parents[3], key) / rendezvous.REFUSED).touch()
+        _came_to_nothing(key, image_path)
         return _refuse(answer.get("error") or GONE)
     from ocickpt.restoration.held import Held, RefusedError
 
@@ -76,10 +74,20 @@ def restore(key: str, call: list[str], rest: list[str]) -> int:
         status = held.call(command, os.environ | answer.get("environment", {}))
     except (RefusedError, OSError) as error:
         subprocess.run([*call, "delete", "--force", container], check=False, capture_output=True)
+        _came_to_nothing(key, image_path)
         return _refuse(str(error))
     if status == 0:
         held.go()
+    else:
+        _came_to_nothing(key, image_path)
     return command_line.exit_status(status)
+
+
+def _came_to_nothing(key: str, image_path: str) -> None:
+    """Leave word for whoever puts right what the restore has left, if the flow is gone by then (`outcome`)."""
+    if is_key(key):
+        with contextlib.suppress(OSError, IndexError):
+            (rendezvous.work_directory(Path(image_path).parents[3], key) / rendezvous.REFUSED).touch()
 
 
 def _refuse(why: str) -> int:

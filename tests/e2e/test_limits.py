@@ -26,9 +26,10 @@ def test_one_sentence_for_what_podman_cannot_do(hosts: tuple[Host, Host], start:
     for options, named in ALONE:
         start("it", *options, "localhost/busybox")
         refused = a.ocickpt("checkpoint", "it", ref, check=False)
-        (sentence,) = refused.stderr.splitlines()
+        sentence, hint = refused.stderr.splitlines()
         assert (refused.returncode, refused.stdout) == (6, ""), sentence
         assert "container 'it'" in sentence and named in sentence
+        assert hint == "hint: nothing was done to it: it runs on"
         assert a.inspect("it")["State"]["Status"] == "running"
         a.run("podman", "rm", "--force", "--time", "0", "it")
     a.run("podman", "pod", "rm", "--force", "--time", "0", "group")
