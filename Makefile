@@ -1,6 +1,6 @@
 # make check   format, lint, types, generated documentation
 # make test    what CI runs: a representative of each kind; sets up what it needs, on a bare Debian as root with apt
-# make test-fast   the tests that need no lab, in under 90 seconds
+# make test-fast   the tests that need no lab
 # make e2e TEST=test_lazy   one file of tests/e2e, in a lab that stays up; ARGS are pytest's
 # make test-long   every case and moment there is, with its seed; takes hours
 # make test-hostile   of these every crafted checkpoint, with all that restores, runc and crun

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ CALLS = frozenset({7, 35, 202, 230})
 """poll, nanosleep, futex, clock_nanosleep of x86-64: those that the kernel goes on with by a restart block."""
 _GETREGSET, _SETREGSET, _SEIZE, _INTERRUPT, _DETACH = 0x4204, 0x4205, 0x4206, 0x4207, 17
 _PRSTATUS, _WALL = 1, 0x40000000
+_PATIENCE, _TICK = 1.0, 0.0002
 _RESTART = -513
 """ERESTARTNOINTR of the kernel's include/linux/errno.h."""
 
@@ -65,7 +67,11 @@ def _traced(thread: int) -> Iterator[None]:
     _ptrace(_SEIZE, thread)
     try:
         _ptrace(_INTERRUPT, thread)
-        os.waitpid(thread, _WALL)
+        end = time.monotonic() + _PATIENCE
+        while not os.waitpid(thread, _WALL | os.WNOHANG)[0]:
+            if time.monotonic() > end:  # it waits for a disk, say; what is not traced lets go when its tracer ends
+                raise TimeoutError(f"thread {thread} does not stop")
+            time.sleep(_TICK)
         yield
     finally:
         _ptrace(_DETACH, thread)

@@ -109,7 +109,7 @@ def _wait_on(first: int) -> None:
     try:
         interrupted.begin_again(first)
     except OSError as error:
-        sys.stderr.write(f"ocickpt: calls in which the container waited may fail with EINTR: {error.strerror}\n")
+        sys.stderr.write(f"ocickpt: calls in which the container waited may fail with EINTR: {error}\n")
 
 
 def _leaves_running(rest: list[str]) -> bool:

@@ -125,7 +125,10 @@ def _dump(made: Journal[Intercept], found: database.Recorded, call: list[str], r
         status = proc.call([*call, "checkpoint", *rest])
     finally:
         if runs_on:
-            ours(lambda: interrupted.begin_again(found.container.pid))
+            try:
+                interrupted.begin_again(found.container.pid)
+            except OSError as error:
+                say(f"calls in which the container waited may fail with EINTR: {error}", error=True)
             proc.run([*call, "resume", found.container.id], check=False)
     good = good and status == 0
     good = good and (runs_on or ours(lambda: collect.take_files(found, work)))
