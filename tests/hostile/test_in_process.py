@@ -63,6 +63,7 @@ def goods(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             *command(name),
         )
         try:
+            podman("exec", "good", "sh", "-c", "until [ -s /tmp/count ]; do sleep 0.1; done")
             podman("container", "checkpoint", "--compress", "none", "--export", str(path), "good")
         finally:
             podman("rm", "--force", "--time", "0", "good")
