@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     class Asked(TypedDict):
         """What the shim asks the flow; which members there are says `event`."""
 
-        event: Literal["checkpoint", "captured", "restore", "standing"]
+        event: Literal["checkpoint", "captured", "restore", "standing", "restored"]
         image_path: NotRequired[str]
         """checkpoint, restore: where the runtime writes or reads CRIU's images."""
         resume: NotRequired[list[str]]

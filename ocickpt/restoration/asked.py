@@ -6,6 +6,8 @@
                                     {"error": TEXT}    the runtime must not run
     {"event": "standing", …}    →   {"ok": true}       what was restored is as it should be, and may run
                                     {"error": TEXT}    it must not
+    {"event": "restored", …}    →   {"ok": true}       what takes a runtime that knows it is done
+                                    {"error": TEXT}    it must not run
 
 Standard library only, and little of it: the shim loads this. `sequence` is the other end.
 """
@@ -62,13 +64,19 @@ def restore(key: str, call: list[str], rest: list[str]) -> int:
         return _refuse(answer.get("error") or GONE)
     from ocickpt.restoration.held import Held, RefusedError
 
-    def look(first: int) -> None:
-        told = ask(flow, {"event": "standing", "container": container, "pid": first})
+    def tell(message: Asked) -> None:
+        told = ask(flow, message)
         if not told.get("ok"):
             raise RefusedError(told.get("error") or GONE)
 
+    def look(first: int) -> None:
+        tell({"event": "standing", "container": container, "pid": first})
+
+    def settle() -> None:
+        tell({"event": "restored"})
+
     place = answer.get("cgroup")
-    held = Held(Path(answer["hold"]), Path(place) if place else None, look)
+    held = Held(Path(answer["hold"]), Path(place) if place else None, look, settle)
     command = [*call, "restore", *answer.get("arguments", ()), *rest]
     try:
         status = held.call(command, os.environ | answer.get("environment", {}))

@@ -266,7 +266,7 @@ class OnCreate(Way):
             restored.append(Running(request.id, request.id, self.runtime, request.bundle, first, os.getppid()))
             sequence.verify(restored[0])
 
-        held = self._held = Held(ready.hold, ready.cgroup, look)
+        held = self._held = Held(ready.hold, ready.cgroup, look, lambda: sequence.settle(restored[0]))
         self._undo.callback(held.leave)
         try:
             # With our own descriptors: they become the container's.

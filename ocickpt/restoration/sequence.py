@@ -7,6 +7,7 @@
     arm       what brings the rest of the memory is ready, where that follows
     run       the runtime restores, and all it restores stands still              (`Way.run`)
     verify    what it left undone is done, and the kernel asked what is in force  (`Sequence.verify`)
+    settle    what podman and CRIU leave out is given back                        (`Sequence.settle`)
     let go    it runs, and is the caller's from now on                            (`Way.let_go`)
 
 There are two ways: `with_podman` has podman make the container, `on_create` finds one that is being created.
@@ -138,8 +139,8 @@ class Way(ABC):
 
     @abstractmethod
     def run(self, sequence: Sequence) -> Running:
-        """Have the runtime restore: `sequence` makes all ready for it before, and verifies what it restored while
-        that stands still."""
+        """Have the runtime restore: `sequence` makes all ready for it before, verifies what it restored while that
+        stands still, and settles it."""
 
     @abstractmethod
     def let_go(self, container: Running) -> None:
@@ -162,15 +163,13 @@ class Sequence:
         """How many seccomp filters each thread has to have."""
         self._extras = extras.NONE
         self._frozen = False
-        """Whether what was restored stands still when the runtime has ended, and knows the container."""
+        """Whether what was restored stands still until the runtime has ended."""
 
     def restore(self) -> Running:
         """The container, running; when that fails, nothing of it is left."""
         self._way.check(self._saved)
         with self._way.begun(self._saved):
             container = self._way.run(self)
-            if not self._frozen:
-                self._confine_exec(container)
         self._way.let_go(container)
         return container
 
@@ -243,9 +242,17 @@ class Sequence:
     def verify(self, container: Running) -> None:
         """Hold what was restored, and stands still, against what it may be. IntegrityError."""
         confinement.verify(container, verification.mountpoints(self._saved.rebuilder), self._filters)
+        if not self._frozen:
+            self._give_back(container)
+
+    def settle(self, container: Running) -> None:
+        """Do what takes a runtime that knows the container, and has set its limits."""
+        if self._frozen:
+            self._give_back(container)
+        self._confine_exec(container)
+
+    def _give_back(self, container: Running) -> None:
         was, spec = self._saved.artifact.description.container, self._saved.spec
         names = frozenset({was.name, was.id[:12], spec.hostname})
         for each in give_back(container, self._given_back(), names):
             self._way.progress.note(each)
-        if self._frozen:
-            confinement.confine_exec(container)

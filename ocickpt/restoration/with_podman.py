@@ -90,8 +90,10 @@ class WithPodman(Way):
         self._saved: Saved
         self._called: Asked | None = None
         """How the shim was called."""
+        self._standing: Running | None = None
+        """What stands still, and may run."""
         self._restored: Running | None = None
-        """What stood still, and may run."""
+        """The same, once its runtime knows it."""
 
     @property
     def work(self) -> Path:
@@ -219,12 +221,16 @@ class WithPodman(Way):
         """What the shim waits for."""
         if message["event"] == "restore":
             return self._make_ready(message, sequence)
+        if message["event"] == "restored" and self._standing:
+            sequence.settle(self._standing)
+            self._restored = self._standing
+            return {"ok": True}
         if message["event"] != "standing" or not self._called:
             return {"error": "this is a restore"}
         bundle, conmon = Path(self._called["bundle"]), self._called["conmon"]
         found = Running(message["container"], self._journal.record.name, self.runtime, bundle, message["pid"], conmon)
         sequence.verify(found)
-        self._restored = found
+        self._standing = found
         return {"ok": True}
 
     def _make_ready(self, message: Asked, sequence: Sequence) -> Answer:

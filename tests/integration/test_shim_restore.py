@@ -82,7 +82,7 @@ def test_a_restore_waits_for_the_flow(bench: Bench, monkeypatch: pytest.MonkeyPa
     flow = Restoring(bench)
     result = bench.serve(flow.answer, *bench.restore(), key=KEY)
     assert (result.returncode, result.stdout, result.stderr) == (0, "said by the runtime\n", "")
-    asked, standing = flow.seen
+    asked, standing, restored = flow.seen
     assert asked.pop("conmon") > 0
     bundle = str(bench.images.parent)
     assert asked == {
@@ -92,6 +92,7 @@ def test_a_restore_waits_for_the_flow(bench: Bench, monkeypatch: pytest.MonkeyPa
         "criu_configuration": "/etc/ours.conf",
     }
     assert standing == {"event": "standing", "container": ID, "pid": flow.pid}
+    assert restored == {"event": "restored"}
     assert flow.lives()
     flow.end()
     (call,) = bench.calls()

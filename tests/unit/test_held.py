@@ -44,10 +44,13 @@ def test_what_must_not_run_ends_before_criu(
     def look(_: int) -> None:
         raise RefusedError("it is user 0")
 
+    def settle() -> None:
+        raise AssertionError("it must not run")
+
     monkeypatch.setattr(os, "kill", noting)
     code = RUNTIME.format(count=count, told=str(tmp_path / "told"), script=option.partition(" ")[2])
     with pytest.raises(RefusedError, match=why):
-        Held(tmp_path / "hold", None, look).call([sys.executable, "-c", code], os.environ | environment)
+        Held(tmp_path / "hold", None, look, settle).call([sys.executable, "-c", code], os.environ | environment)
     restored = {int(pid) for pid in (tmp_path / "told").read_text().split()}
     assert set(killed[:count]) == restored
     assert not any(Path(f"/proc/{pid}").exists() for pid in restored)

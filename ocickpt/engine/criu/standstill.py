@@ -8,9 +8,12 @@ Standard library only: the shim loads this.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-_SCRIPT, _STANDS, _GOES, _LEFT = "at-each-step", "stands", "goes", "left"
+BEGINS, STANDS = "begins", "stands"
+"""What CRIU tells: its own pid, once the first process is there; that one's, once all stand still."""
+_SCRIPT, _TOLD, _GOES, _LEFT = "at-each-step", "told", "goes", "left"
 _GO = "go"
 # Where who holds the processes dies nothing may run: neither while CRIU waits for the answer, nor once CRIU let go, for
 # which a shell stays behind. Opening a FIFO to read waits for a writer: so there is one until it is open, and from then
@@ -18,7 +21,12 @@ _GO = "go"
 # cgroup, whose pids.max the checkpoint has chosen.
 _TEXT = f"""\
 #!/bin/sh
-[ "$CRTOOLS_SCRIPT_ACTION" = pre-resume ] || exit 0
+here=${{0%/*}}
+case $CRTOOLS_SCRIPT_ACTION in
+*setup-namespaces) echo "{BEGINS} $PPID" 1<>"$here/{_TOLD}" && exit 0 ;;
+pre-resume) ;;
+*) exit 0 ;;
+esac
 end() {{
     for list in /proc/"$1"/task/*/children; do
         below=
@@ -30,11 +38,10 @@ end() {{
     for each do end "$each"; done
 }}
 trap 'end "$CRTOOLS_INIT_PID"' EXIT
-here=${{0%/*}}
 exec 3<>"$here/{_GOES}" 4<"$here/{_GOES}" 3>&-
 exec 3<>"$here/{_LEFT}" 5<"$here/{_LEFT}" 3>&-
 (read -r answer <&5 || end "$CRTOOLS_INIT_PID") </dev/null >/dev/null 2>&1 &
-echo "$CRTOOLS_INIT_PID" 1<>"$here/{_STANDS}"
+echo "{STANDS} $CRTOOLS_INIT_PID" 1<>"$here/{_TOLD}"
 read -r answer <&4
 [ "$answer" != {_GO} ] || trap - EXIT
 """
@@ -43,7 +50,7 @@ read -r answer <&4
 def make(directory: Path) -> tuple[str, ...]:
     """Put in the new `directory` what a `Standstill` needs; the options that a configuration file of CRIU's gets."""
     directory.mkdir()
-    for name in (_STANDS, _GOES, _LEFT):
+    for name in (_TOLD, _GOES, _LEFT):
         os.mkfifo(directory / name, 0o600)
     script = directory / _SCRIPT
     script.write_text(_TEXT, "ascii")
@@ -56,17 +63,19 @@ class Standstill:
 
     def __init__(self, directory: Path) -> None:
         # Open in both directions: opening waits for nobody.
-        self._stands, self._goes, self._left = (
-            os.open(directory / name, os.O_RDWR | os.O_CLOEXEC) for name in (_STANDS, _GOES, _LEFT)
+        self._told, self._goes, self._left = (
+            os.open(directory / name, os.O_RDWR | os.O_CLOEXEC) for name in (_TOLD, _GOES, _LEFT)
         )
 
     def fileno(self) -> int:
-        """What can be read from when it stands still."""
-        return self._stands
+        """What can be read from when there is something told."""
+        return self._told
 
-    def first(self) -> int:
-        """The pid of its first process, once there is something to read."""
-        return int(os.read(self._stands, 64))
+    def told(self) -> Iterator[tuple[str, int]]:
+        """What CRIU has told since, BEGINS or STANDS, and a pid; waits until there is something."""
+        for line in os.read(self._told, 256).decode("ascii").splitlines():
+            what, _, pid = line.partition(" ")
+            yield what, int(pid)
 
     def go(self) -> None:
         """CRIU lets go of the processes."""
