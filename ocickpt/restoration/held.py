@@ -1,9 +1,9 @@
 """A runtime's `restore` whose processes stand still, from before their first instruction until they are let go.
 
 CRIU holds them when they are as they will be (`engine.criu.standstill`). There they are frozen in the container's own
-cgroup, which is made beforehand where the runtime comes to it late (crun). They are looked at while CRIU lets go of them
-and the runtime does what it does when it has restored, neither of which changes what they are; then they are settled.
-Where no cgroup can be frozen they are looked at while CRIU holds them, and settled when they run.
+cgroup, which is made beforehand where the runtime comes to it late (crun). They are looked at while CRIU lets go of
+them and the runtime does what it does when it has restored, neither of which changes what they are; then they are
+settled. Where no cgroup can be frozen they are looked at while CRIU holds them, and settled when they run.
 
 Standard library only: the shim loads this.
 """
@@ -47,8 +47,8 @@ class Held:
     def call(self, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
         """Have the runtime restore, by its command `argv`; its exit status.
 
-        What `look` and `settle` raise is raised, RefusedError where nobody could look, OSError where they could not be frozen;
-        then, and when the runtime fails, none of them is left.
+        What `look` and `settle` raise is raised, RefusedError where nobody could look, OSError where they could not be
+        frozen; then, and when the runtime fails, none of them is left.
         """
         status = 1
         try:

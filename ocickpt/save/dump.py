@@ -13,12 +13,8 @@ holds the only copy of a stopped container.
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,16 +23,17 @@ from ocickpt.artifact import origin, parts
 from ocickpt.artifact.extras import Lost
 from ocickpt.artifact.extras import read as read_extras
 from ocickpt.description import Options
-from ocickpt.engine import bundle, criu, freezer, host, podman
+from ocickpt.engine import bundle, criu, host, podman
 from ocickpt.engine.container import Container
 from ocickpt.engine.criu import pages
 from ocickpt.engine.files import archive
-from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError, StorageError, UnsupportedError
+from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.gate import confinement
 from ocickpt.gate.extras import give_back
 from ocickpt.model import Progress, Stage
 from ocickpt.operations import channel, launcher, workdir
 from ocickpt.operations.journal import Checkpoint, Journal
+from ocickpt.save import unrestorable
 from ocickpt.save.extras import take as take_extras
 from ocickpt.save.extras import with_content
 from ocickpt.versions import numbers
@@ -48,8 +45,6 @@ _CRIU_FROZEN = (4, 1)
 _CONFIGURATION = "criu.conf"
 _CRIU_OPTIONS = (f"ghost-limit {(parts.SMALL_LIMIT >> 20) - 1}M",)
 """How much of a deleted file that is open is saved: 1 MiB without. What /etc/criu says comes before this."""
-_BLOCK = 512
-"""The unit of st_blocks."""
 _FULL = "No space left"  # dump.log is on the full disk too, and cut short
 
 
@@ -219,7 +214,6 @@ def _without_shim(subject: Container) -> str:
 def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal[Checkpoint], work: Path) -> list[Lost]:
     """What of the container nothing can give back."""
     captured, lost = journal.record.captured, list[Lost]()
-    _check_ghosts(subject)
     if not captured:  # nobody tells when it stands still
         lost.extend(take_extras(subject, work).lost)
     flags = {
@@ -252,7 +246,7 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
             return plan
         if message.get("event") == "captured" and not message.get("error"):
             workdir.check_space(work, subject.shm, subject.image_path)
-            _check_ghosts(subject)  # it stands still
+            unrestorable.check_again(subject)
             lost.extend(take_extras(subject, work).lost)
             journal.step("captured")
             return {"ok": True}
@@ -275,41 +269,6 @@ def _run_podman(subject: Container, options: CheckpointOptions, journal: Journal
             hint="`ocickpt doctor` tells what is wrong with the shim",
         )
     return lost
-
-
-def _check_ghosts(subject: Container) -> None:
-    """UnsupportedError for a deleted file that is larger than a restore takes: /etc/criu may have CRIU save any."""
-    for pid in freezer.tree(subject.pid):
-        for path, size in _ghosts(pid):
-            if size > parts.SMALL_LIMIT:
-                raise UnsupportedError(
-                    f"container {subject.name!r} has {path} open, a deleted file of more than"
-                    f" {parts.SMALL_LIMIT >> 20} MiB, which no restore would take",
-                    hint="the process has to close it first; the container runs on",
-                )
-
-
-def _ghosts(pid: int) -> Iterator[tuple[str, int]]:
-    """The deleted files that a process has open or mapped, and how much CRIU would save of each (criu/files-reg.c,
-    dump_ghost_remap); memory that only looks like one is pages."""
-    for kind in ("fd", "map_files"):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            for name in os.listdir(f"/proc/{pid}/{kind}"):  # noqa: PTH208 - a third of the time
-                with suppress(FileNotFoundError):  # closed meanwhile
-                    found = os.stat(f"/proc/{pid}/{kind}/{name}")  # noqa: PTH116 - as above
-                    if stat.S_ISREG(found.st_mode) and not found.st_nlink and found.st_dev != _memory():
-                        path = os.readlink(f"/proc/{pid}/{kind}/{name}")  # noqa: PTH115 - as above
-                        yield path.removesuffix(" (deleted)"), found.st_blocks * _BLOCK
-
-
-@cache
-def _memory() -> int:
-    """The device of what the kernel calls memory: of memfd_create(2), System V, and what processes map in common."""
-    handle = os.memfd_create("device", os.MFD_CLOEXEC)
-    try:
-        return os.fstat(handle).st_dev
-    finally:
-        os.close(handle)
 
 
 def _explain(subject: Container, result: proc.Result) -> OcickptError:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ocickpt import oci
-from ocickpt.artifact import origin
+from ocickpt.artifact import origin, parts
 from ocickpt.engine import criu, freezer, mountinfo
 from ocickpt.engine.container import Container
 from ocickpt.engine.podman import config as libpod
@@ -33,6 +35,8 @@ _IO_URING = "anon_inode:[io_uring]"
 _BY_PATH = "ns:"
 _RUNS_ON = "nothing was done to it: it runs on"
 _WHERE = "/proc/{}/fd"
+_BLOCK = 512
+"""The unit of st_blocks."""
 _ENDED = (errno.ENOENT, errno.ESRCH, errno.EINVAL)
 """What /proc says of descriptors that are closed meanwhile, and of processes that end (EINVAL of their mounts)."""
 
@@ -51,6 +55,8 @@ class Seen:
 
 
 Question = Callable[[Seen], str | bool]
+Row = tuple[Question, str]
+"""Who asks, and what is said; ``{}`` is the answer."""
 
 
 def check(container: Container) -> None:
@@ -67,14 +73,23 @@ def check_recorded(container: Container, config: bytes, *, processes: bool) -> N
     """The same of one whose `config` podman has on record, and of its `processes` if they are there yet."""
     record = origin.configuration(config) if config else None
     there = tuple(freezer.tree(container.pid)) if processes and container.pid else ()
-    seen = Seen(container, confinement.specification(container.bundle), record, there)
     hint = _RUNS_ON if processes else ""
-    for question, sentence in ROWS:
-        if found := question(seen):
-            raise UnsupportedError(f"container {container.name!r} {sentence.format(found)}", hint=hint)
+    _ask(ROWS, Seen(container, confinement.specification(container.bundle), record, there), hint)
     volumes = database.volume_options(container)
     if record:
         _rehearse(container, record, volumes, hint)
+
+
+def check_again(container: Container) -> None:
+    """Ask a container that stands still what may have changed since it was asked, and what CRIU dumps all the same."""
+    there = tuple(freezer.tree(container.pid)) if container.pid else ()
+    _ask(AGAIN, Seen(container, confinement.specification(container.bundle), None, there), "")
+
+
+def _ask(rows: Iterable[Row], seen: Seen, hint: str) -> None:
+    for question, sentence in rows:
+        if found := question(seen):
+            raise UnsupportedError(f"container {seen.container.name!r} {sentence.format(found)}", hint=hint)
 
 
 def _rehearse(container: Container, record: libpod.Record, volumes: tuple[VolumeOptions, ...], hint: str) -> None:
@@ -151,6 +166,35 @@ def _deleted_read_only(seen: Seen) -> str:
     return ""
 
 
+def _ghost(seen: Seen) -> str:
+    """A deleted file larger than a restore takes: /etc/criu may have CRIU save any."""
+    ghosts = (each for pid in seen.processes for each in _ghosts(pid))
+    return next((path for path, size in ghosts if size > parts.SMALL_LIMIT), "")
+
+
+def _ghosts(pid: int) -> Iterator[tuple[str, int]]:
+    """The deleted files that a process has open or mapped, and how much CRIU would save of each (criu/files-reg.c,
+    dump_ghost_remap); memory that only looks like one is pages."""
+    for kind in ("fd", "map_files"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            for name in os.listdir(f"/proc/{pid}/{kind}"):  # noqa: PTH208 - a third of the time
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    found = os.stat(f"/proc/{pid}/{kind}/{name}")  # noqa: PTH116 - as above
+                    if stat.S_ISREG(found.st_mode) and not found.st_nlink and found.st_dev != _memory():
+                        path = os.readlink(f"/proc/{pid}/{kind}/{name}")  # noqa: PTH115 - as above
+                        yield path.removesuffix(_DELETED), found.st_blocks * _BLOCK
+
+
+@cache
+def _memory() -> int:
+    """The device of what the kernel calls memory: of memfd_create(2), System V, and what processes map in common."""
+    handle = os.memfd_create("device", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(handle).st_dev
+    finally:
+        os.close(handle)
+
+
 def _holes(seen: Seen) -> str:
     """Files in /dev/shm that fit with their holes: podman's archive of it has zeros for holes, and unpacks them."""
     shm = seen.container.shm
@@ -190,7 +234,19 @@ def _called(pid: int) -> str:
         return f"process {pid}"
 
 
-ROWS: tuple[tuple[Question, str], ...] = (
+AGAIN: tuple[Row, ...] = (
+    (
+        _deleted_read_only,
+        "cannot be restored: {}, which is deleted, on a volume that it only reads; CRIU would have to write it there",
+    ),
+    (_holes, "has files in /dev/shm that are {} it has, and podman restores holes as zeros"),
+    (
+        _ghost,
+        f"has {{}} open, a deleted file of more than {parts.SMALL_LIMIT >> 20} MiB, which no restore would take: the"
+        " process has to close it first",
+    ),
+)
+ROWS: tuple[Row, ...] = (
     (lambda seen: seen.container.pod, "is part of a pod, and podman exports no checkpoint of those"),
     (
         lambda seen: bool(seen.container.depends),
@@ -217,10 +273,5 @@ ROWS: tuple[tuple[Question, str], ...] = (
     (_writes_cgroups, "may write to its cgroups, which a restore cannot give it: {} has CRIU leave cgroups alone"),
     (_traced, "cannot be dumped: {}, as by a debugger, and a process can be traced only once"),
     (_io_uring, "cannot be dumped: {} uses io_uring, of which CRIU knows nothing"),
-    (
-        _deleted_read_only,
-        "cannot be restored: {}, which is deleted, on a volume that it only reads; CRIU would have to write it there",
-    ),
-    (_holes, "has files in /dev/shm that are {} it has, and podman restores holes as zeros"),
+    *AGAIN,
 )
-"""Who asks, and what is said; ``{}`` is the answer."""

@@ -15,18 +15,20 @@ import pytest
 from ocickpt.artifact import parts
 from ocickpt.engine import freezer
 from ocickpt.errors import UnsupportedError
-from ocickpt.save import dump
+from ocickpt.gate import confinement
+from ocickpt.save import unrestorable
 
 SIZE = 1 << 20
 
 
 @pytest.fixture
-def check(monkeypatch: pytest.MonkeyPatch) -> Any:
+def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Asks it of this process; less than that size is taken."""
     monkeypatch.setattr(parts, "SMALL_LIMIT", SIZE)
     monkeypatch.setattr(freezer, "tree", lambda _: [os.getpid(), 2**22 + 1])
-    subject: Any = SimpleNamespace(name="web", pid=os.getpid())
-    return lambda: dump._check_ghosts(subject)
+    monkeypatch.setattr(confinement, "specification", lambda _: None)
+    subject: Any = SimpleNamespace(name="web", pid=os.getpid(), bundle=tmp_path, shm=tmp_path / "shm")
+    return lambda: unrestorable.check_again(subject)
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def test_one_that_is_too_large(check: Any, deleted: int) -> None:
     os.write(deleted, b"x" * (SIZE // 2))
     check()
     os.write(deleted, b"x" * SIZE)
-    with pytest.raises(UnsupportedError, match=r"'web' has .*/gone open, a deleted file of more than 1 MiB"):
+    with pytest.raises(UnsupportedError, match=r"'web' has .*/gone open, a deleted file of more than 64 MiB"):
         check()
 
 
