@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ocickpt.engine import freezer
 from ocickpt.engine.criu import configuration, standstill
 from ocickpt.restoration.held import Held, RefusedError
 
@@ -23,8 +24,9 @@ def held():
 pids = [held() for _ in range({count})]
 time.sleep(0.3)
 open({told!r}, "w").write(" ".join(map(str, pids)))
-step = {{"CRTOOLS_SCRIPT_ACTION": "pre-resume", "CRTOOLS_INIT_PID": str(pids[-1])}}
-subprocess.run([{script!r}], env=os.environ | step)
+for step in ("post-setup-namespaces", "post-restore", "pre-resume", "post-resume"):
+    told = {{"CRTOOLS_SCRIPT_ACTION": step, "CRTOOLS_INIT_PID": str(pids[-1])}}
+    subprocess.run([{script!r}], env=os.environ | told)
 """
 
 
@@ -54,3 +56,38 @@ def test_what_must_not_run_ends_before_criu(
     restored = {int(pid) for pid in (tmp_path / "told").read_text().split()}
     assert set(killed[:count]) == restored
     assert not any(Path(f"/proc/{pid}").exists() for pid in restored)
+
+
+def test_what_is_done_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CRIU is out of the cgroup before it is frozen, and what stands still is looked at while the runtime ends."""
+    (option,) = standstill.make(tmp_path / "hold")
+    environment, place = configuration.write(tmp_path / "criu.conf", "", (option,)), tmp_path / "place"
+    done = list[str]()
+    monkeypatch.setattr(freezer, "set_apart", lambda _: done.append("set apart"))
+    monkeypatch.setattr(freezer, "freeze", lambda *_: done.append("frozen"))
+    monkeypatch.setattr(freezer, "thaw", lambda _: done.append("thawed"))
+    code = RUNTIME.format(count=1, told=str(tmp_path / "told"), script=option.partition(" ")[2])
+    held = Held(tmp_path / "hold", place, lambda _: done.append("looked"), lambda: done.append("settled"))
+    try:
+        assert held.call([sys.executable, "-c", code], os.environ | environment) == 0
+        held.go()
+        assert done == ["set apart", "frozen", "looked", "settled", "thawed"]
+    finally:
+        freezer.kill(map(int, (tmp_path / "told").read_text().split()))
+
+
+@pytest.mark.parametrize("bad", ["look", "settle"])
+def test_what_is_found_wrong_once_it_is_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
+    """It ends, though the runtime has succeeded."""
+    (option,) = standstill.make(tmp_path / "hold")
+    environment = configuration.write(tmp_path / "criu.conf", "", (option,))
+    monkeypatch.setattr(freezer, "freeze", lambda *_: None)
+
+    def fails(*_: object) -> None:
+        raise RefusedError("it is user 0")
+
+    steps = {"look": lambda *_: None, "settle": lambda: None, bad: fails}
+    code = RUNTIME.format(count=1, told=str(tmp_path / "told"), script=option.partition(" ")[2])
+    with pytest.raises(RefusedError, match="it is user 0"):
+        Held(tmp_path / "hold", tmp_path, **steps).call([sys.executable, "-c", code], os.environ | environment)
+    assert not Path(f"/proc/{(tmp_path / 'told').read_text()}").exists()
