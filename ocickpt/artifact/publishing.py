@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from ocickpt import artifact, failpoint, names
 from ocickpt.artifact import origin
+from ocickpt.artifact.marked import Marked
 from ocickpt.artifact.parts import Parts
 from ocickpt.description import Description, Options, Origin
 from ocickpt.errors import BusyError, IntegrityError, NotFoundError, OcickptError, UnsupportedError
 from ocickpt.model import Descriptor, Manifest, Packed, Progress, Published, Silent, Stage
 from ocickpt.pack.inherited import Inherited
-from ocickpt.pack.packer import Packer, pack_size_for
+from ocickpt.pack.packer import Packer, chunk_size_for, pack_size_for
 from ocickpt.store import Store
 from ocickpt.store.local import LocalStore
 from ocickpt.store.reference import Reference
@@ -47,14 +48,17 @@ class Counter(Silent):
         self._progress.present(size)
 
 
-def _find_parent(store: Store, tag: str, container: str, progress: Progress) -> tuple[str, Inherited] | None:
+def _find_parent(
+    store: Store, tag: str, container: str, marked: Marked, progress: Progress
+) -> tuple[str, Inherited] | None:
     """The digest of the checkpoint under `tag`, else of that container's newest one, and its content."""
     try:
         found = next(iter(_good(store, [tag], progress)), None) or _newest(store, container, progress)
         if found is None:
             return None
         descriptor, manifest = found
-        return descriptor.digest, Inherited(artifact.load_index(store, manifest))
+        index = artifact.load_index(store, manifest)
+        return descriptor.digest, Inherited(index, marked.of(index, artifact.index_of(manifest).digest))
     except (IntegrityError, NotFoundError, UnsupportedError) as error:
         progress.note(f"the earlier checkpoint cannot be built upon: {error.message}")
         return None
@@ -107,17 +111,19 @@ def publish(
     one whose earlier checkpoints may be built upon, beside that which `reference` replaces. Without a word
     on where it was `made`, nothing is said of that but what the images tell.
     """
-    parent, inherited = _find_parent(store, reference.tag, container, progress) or (None, None)
+    marked, slots = Marked(local.path, progress), chunk_size_for(mmap.PAGESIZE) // mmap.PAGESIZE
+    parent, inherited = _find_parent(store, reference.tag, container, marked, progress) or (None, None)
     counter = Counter(progress)
     if reference.transport == "docker":
         progress.note("the container's memory is stored in clear: whoever can read the repository can read it")
     progress.stage(Stage.PACKING)
-    with local.writing(), _Uploader(local, store, counter) as uploader:
+    with local.writing(), _Uploader(local, store, counter) as uploader, marked.writing(slots) as marks:
         with Packer(
             local,
             page_size=mmap.PAGESIZE,
             pack_size=pack_size_for(contents.size()),
             inherited=inherited,
+            marks=marks,
             on_pack=uploader.send,
         ) as packer:
             for content in contents:
@@ -147,6 +153,7 @@ def publish(
         if len(data) > names.MAX_MANIFEST_BYTES:
             raise UnsupportedError(f"the manifest would be {len(data)} bytes long, more than registries take")
         descriptor = store.put_manifest(data, reference.tag)
+        marked.keep(marks)
     failpoint.reached("publish.tagged")
     total = sum(blob.size for blob in (config, *manifest.layers))
     pinned = reference.with_digest(descriptor.digest)

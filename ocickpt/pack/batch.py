@@ -18,6 +18,8 @@ from ocickpt.errors import StorageError
 from ocickpt.model import Kind
 from ocickpt.pack.buffers import zeros
 from ocickpt.pack.codec import Codec
+from ocickpt.pack.inherited import Before
+from ocickpt.pack.marks import Marker
 
 BATCH_SIZE = 1 << 20
 
@@ -31,6 +33,10 @@ class Target:
     limit: int
     keep_zeros: bool
     """Zero pages are extents of their own (PAGES), not holes (regular files)."""
+    marked: bool = False
+    """Whether its pages get marks."""
+    before: Before | None = None
+    """What it was, page by page, as far as that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,11 @@ class Cut:
     hash: bytes
     packed: memoryview | None
     extents: list[tuple[int, int, int]]
+    marks: bytes = b""
+    """Of the pages in `data`, one after the other."""
+    kept: list[tuple[int, int] | None] | None = None
+    """For each of these pages the chunk of the earlier checkpoint that holds it, and where in that; None where most
+    are new, and `packed` has them all."""
 
 
 class Batch:
@@ -138,9 +149,16 @@ class Batch:
 class Cutter:
     """The work on a batch, in any thread: find zeros, cut windows, hash, and encode what `seen` does not know."""
 
-    def __init__(self, page_size: int, chunk_size: int, codec: Codec, seen: Callable[[Kind, bytes], bool]) -> None:
+    def __init__(
+        self,
+        page_size: int,
+        chunk_size: int,
+        codec: Codec,
+        seen: Callable[[Kind, bytes], bool],
+        marker: Marker | None = None,
+    ) -> None:
         self._page, self._window = page_size, chunk_size // page_size
-        self._codec, self._seen = codec, seen
+        self._codec, self._seen, self._marker = codec, seen, marker
 
     def cut(self, batch: Batch) -> list[Cut]:
         """The chunks in a filled batch, in order."""
@@ -211,5 +229,21 @@ class Cutter:
         else:
             data = b"".join(batch.view[slice(*part)] for part in slices)
         digest = self._codec.hash(data)
-        packed = None if self._seen(target.kind, digest) else batch.keep(self._codec.encode(data))
-        return Cut(target, data, digest, packed, extents)
+        if self._seen(target.kind, digest):
+            return Cut(target, data, digest, None, extents)
+        marks, kept = b"", None
+        if self._marker and target.marked:
+            view = memoryview(data)
+            marks = b"".join(self._marker.of(view[at : at + self._page]) for at in range(0, len(view), self._page))
+            if target.before:
+                kept = target.before.unchanged(self._offsets(extents), marks)
+                if 2 * sum(1 for each in kept if each) < len(kept):
+                    kept = None
+        packed = None if kept else batch.keep(self._codec.encode(data))
+        return Cut(target, data, digest, packed, extents, marks, kept)
+
+    def _offsets(self, extents: list[tuple[int, int, int]]) -> list[int]:
+        """Where the pages of a window's chunk are, in its order."""
+        return [
+            at for offset, length, inner in extents if inner >= 0 for at in range(offset, offset + length, self._page)
+        ]

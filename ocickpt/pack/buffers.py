@@ -38,6 +38,10 @@ class Records:
         self._layout.pack_into(self._memory, at, *fields)
         self.count += 1
 
+    def replace(self, number: int, *fields: object) -> None:
+        """Write a record anew."""
+        self._layout.pack_into(self._memory, number * self._layout.size, *fields)
+
     def drop(self) -> None:
         """Remove the last record."""
         self.count -= 1

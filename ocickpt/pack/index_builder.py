@@ -109,6 +109,16 @@ class IndexBuilder:
         self._tables[kind].add(number)
         return number
 
+    def reserve(self) -> int:
+        """The number of a chunk that is entered later, by `fill`."""
+        self._chunks.append(0, 0, 0, 0, bytes(HASH_SIZE))
+        return self._chunks.count - 1
+
+    def fill(self, number: int, kind: Kind, place: tuple[int, int, int, int], digest: bytes) -> None:
+        """Enter a chunk whose number was reserved; `place` as in `chunk`."""
+        self._chunks.replace(number, *place, digest)
+        self._tables[kind].add(number)
+
     def extend(self, file: int, chunk: int | None, extents: Sequence[tuple[int, int, int]]) -> None:
         """Enter (offset, length, offset in `chunk` or -1 for zeros); a run of zeros prolongs the one before it."""
         for offset, length, inner in extents:

@@ -33,6 +33,8 @@ from ocickpt.pack.batch import BATCH_SIZE, Batch, Cut, Cutter, Target
 from ocickpt.pack.codec import PLAIN, Codec
 from ocickpt.pack.index_builder import IndexBuilder
 from ocickpt.pack.inherited import Inherited
+from ocickpt.pack.loose import Loose
+from ocickpt.pack.marks import MarksWriter
 from ocickpt.pack.writer import write_index
 
 PACK_SIZE = 16 << 20
@@ -46,6 +48,11 @@ FULL = 360
 def pack_size_for(total: int) -> int:
     """The pack size in bytes for a checkpoint of `total` bytes: 16 MiB, or enough to stay within 300 packs."""
     return max(PACK_SIZE, -(-total // 300))
+
+
+def chunk_size_for(page_size: int) -> int:
+    """The bytes of a window, of which one chunk is made: 64 KiB, or a page where that is larger."""
+    return max(fmt.CHUNK_SIZE, page_size)
 
 
 @dataclass(slots=True)
@@ -63,8 +70,9 @@ class Packer:
     """Takes content, file by file, and leaves packs and an index in a spool.
 
     `page_size` is the unit of zero detection and of memory; `pack_size` that at which a pack is closed, in bytes of
-    the pack; `inherited` what an earlier checkpoint already stored, left aside unless `codec` opens that; `on_pack` is
-    called, from another thread, with each new pack as soon as it is durable. `progress` is advanced by the bytes read
+    the pack; `inherited` what an earlier checkpoint already stored, left aside unless `codec` opens that; `marks` gets
+    those of all pages but small state, for a later checkpoint; `on_pack` is called, from another thread, with each new
+    pack as soon as it is durable. `progress` is advanced by the bytes read
     (call `expect` yourself). `threads` is the number of workers, by default one for each processor. Not for use from
     several threads.
 
@@ -78,15 +86,17 @@ class Packer:
         page_size: int = 4096,
         pack_size: int = PACK_SIZE,
         inherited: Inherited | None = None,
+        marks: MarksWriter | None = None,
         progress: Progress | None = None,
         on_pack: Callable[[Descriptor], None] | None = None,
         threads: int | None = None,
         codec: Codec = PLAIN,
     ) -> None:
-        self._page, self._chunk = page_size, max(fmt.CHUNK_SIZE, page_size)
+        self._page, self._chunk = page_size, chunk_size_for(page_size)
         fmt.check_sizes(self._page, self._chunk)
         self._spool, self._pack_size, self._codec = spool, pack_size, codec
         self._inherited = inherited if inherited and codec.opens(inherited.codec) else None
+        self._marks = marks
         self._progress = progress or Silent()
         self._on_pack = on_pack
         threads = min(threads or len(os.sched_getaffinity(0)), MAX_THREADS)
@@ -99,7 +109,8 @@ class Packer:
         self._idle: list[Batch] = []
         self._batches = 1
         self._boot, self._rest = IndexBuilder(), IndexBuilder()
-        self._cutter = Cutter(self._page, self._chunk, codec, self._seen)
+        self._loose = Loose(self._page, self._chunk, lambda _: self._rest.reserve(), self._fill)
+        self._cutter = Cutter(self._page, self._chunk, codec, self._seen, marks.marker if marks else None)
         self._batch = Batch(self._page, self._chunk, codec)
         self._open: dict[Kind, _Pack] = {}
         self._closing: list[_Pack] = []
@@ -135,7 +146,10 @@ class Packer:
         builder = self._builder(entry.kind)
         pages = entry.type is FileType.PAGES
         limit = fmt.MAX_OFFSET if pages else entry.size if entry.type is FileType.REGULAR else 0
-        target = Target(entry.kind, builder.add(entry), limit, pages)
+        marked = self._marks is not None and entry.kind not in (Kind.BOOT, Kind.STATE)
+        inherited = self._inherited if self._inherited and self._inherited.page_size == self._page else None
+        before = inherited.before(entry.kind, entry.path) if inherited else None
+        target = Target(entry.kind, builder.add(entry), limit, pages, marked, before)
         if content.open is None:
             for run in content.runs:
                 if run.length:
@@ -168,6 +182,7 @@ class Packer:
         self._submit()
         while self._queue:
             self._settle()
+        self._loose.finish()
         for pack in list(self._open.values()):
             self._close(pack)
         self._write(self._batch)
@@ -188,6 +203,8 @@ class Packer:
             rest=self._rest.part(packs, len(self._boot.files), self._boot.count),
             codec=self._codec,
         )
+        if self._marks:
+            self._marks.finish(index.digest, self._rest.count)
         new = _unique(written)
         return Packed(index, tuple(packs), tuple(new), dict(sorted(self._raw.items())))
 
@@ -249,17 +266,32 @@ class Packer:
         if cut.data is not None:
             self._raw[kind] = self._raw.get(kind, 0) + len(cut.data)
             chunk = builder.find(kind, cut.hash)
+            if chunk is None and self._inherited and kind is not Kind.BOOT:
+                found = self._inherited.find(kind, cut.hash)
+                chunk = None if found is None else self._inherit(kind, found, len(cut.data))
+            if chunk is None and cut.kept:
+                for part, *extent in self._loose.extents(cut, lambda number: self._inherit(kind, number)):
+                    builder.extend(cut.target.number, part, [(extent[0], extent[1], extent[2])])
+                return
             if chunk is None:
-                chunk = self._inherit(cut)
-            if chunk is None:
-                chunk = self._append(cut, cut.data)
+                packed = self._codec.encode(cut.data) if cut.packed is None else cut.packed
+                place = self._append(kind, packed, len(cut.data))
+                chunk = builder.chunk(kind, place, cut.hash)
+                self._mark(kind, chunk, cut.marks)
         builder.extend(cut.target.number, chunk, cut.extents)
 
-    def _inherit(self, cut: Cut) -> int | None:
-        """The number of a chunk that an earlier checkpoint stored, entered as ours; None where there is none."""
-        kind = cut.target.kind
-        found = self._inherited.find(kind, cut.hash) if self._inherited and kind is not Kind.BOOT else None
-        if found is None or cut.data is None or found.raw != len(cut.data):
+    def _mark(self, kind: Kind, chunk: int, marks: bytes) -> None:
+        if self._marks and kind is not Kind.BOOT:
+            self._marks.put(chunk, marks)
+
+    def _inherit(self, kind: Kind, number: int, size: int | None = None) -> int | None:
+        """Our number for a chunk of the earlier checkpoint, which is entered when it is asked for first; None for one
+        that is not of that `size`, and where no further pack may be inherited from."""
+        assert self._inherited is not None  # noqa: S101 - it has said that number
+        found = self._inherited.stored(number)
+        if (known := self._rest.find(kind, found.hash)) is not None:
+            return known
+        if size not in (None, found.raw):
             return None
         key = (kind, found.pack.digest)
         if key not in self._parents:
@@ -267,12 +299,20 @@ class Packer:
                 return None
             self._parents[key] = len(self._rest.packs)
             self._rest.packs.append(found.pack)
-        return self._rest.chunk(kind, (self._parents[key], found.offset, found.stored, found.raw), cut.hash)
+        place = self._parents[key], found.offset, found.stored, found.raw
+        chunk = self._rest.chunk(kind, place, found.hash)
+        self._mark(kind, chunk, self._inherited.marks(number))
+        return chunk
 
-    def _append(self, cut: Cut, data: bytes | memoryview) -> int:
-        """Write a chunk to the open pack of its kind."""
-        packed = self._codec.encode(data) if cut.packed is None else cut.packed
-        kind, builder = cut.target.kind, self._builder(cut.target.kind)
+    def _fill(self, kind: Kind, number: int, data: bytes, marks: bytes) -> None:
+        """Write a chunk of loose pages, whose number was reserved."""
+        place = self._append(kind, self._codec.encode(data), len(data))
+        self._rest.fill(number, kind, place, self._codec.hash(data))
+        self._mark(kind, number, marks)
+
+    def _append(self, kind: Kind, packed: bytes | memoryview, raw: int) -> tuple[int, int, int, int]:
+        """Write what is stored of a chunk to the open pack of its kind; pack, offset, stored, raw."""
+        builder = self._builder(kind)
         pack = self._open.get(kind)
         if pack is None:
             pack = self._open[kind] = _Pack(kind, len(builder.packs), self._spool.new_blob())
@@ -282,12 +322,12 @@ class Packer:
                 f"what a restore begins with is larger than {fmt.MAX_BOOT_PACK >> 20} MiB compressed"
             )
         self._writes.append((pack, packed))
-        number = builder.chunk(kind, (pack.number, pack.size, len(packed), len(data)), cut.hash)
+        place = pack.number, pack.size, len(packed), raw
         pack.size += len(packed)
         crowd = max(0, len(self._rest.packs) - CROWDED) // 8
         if kind is not Kind.BOOT and pack.size >= self._pack_size << crowd:
             self._close(pack)
-        return number
+        return place
 
     def _close(self, pack: _Pack) -> None:
         del self._open[pack.kind]
