@@ -1,7 +1,8 @@
 """The middle three steps between content and packs, and back: hash, compress, seal; open, decompress, verify.
 
-The only place of this room that knows a hash or a compressor, but for `marks`, which leave no host. Whoever packs is given a `Codec`, whoever reads takes
-that of the index; cutting, packs and the index's records know nothing of what it does.
+The only place of this room that knows a hash or a compressor, but for `marks`, which leave no host. Whoever packs is
+given a `Codec`, whoever reads takes that of the index; cutting, packs and the index's records know nothing of what it
+does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Windows of which most is stored already: only their pages that changed are packed, those of many windows to a chunk."""
+"""Windows of which most is stored already: only pages that changed are packed, those of many windows to a chunk."""
 
 from __future__ import annotations
 

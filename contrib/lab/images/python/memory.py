@@ -1,11 +1,13 @@
 """memory.py MIB [PORT]: holds MIB mebibytes of memory, half of each page random and half of it text.
 
-`/` answers with the number of requests so far, `/hash` with the SHA-256 of all that memory.
+`/` answers with the number of requests so far, `/hash` with the SHA-256 of all that memory. `/change/N` writes N pages
+anew, all of them random, and scattered.
 """
 
 import hashlib
 import mmap
 import os
+import random
 import sys
 
 import web
@@ -29,6 +31,11 @@ count = web.Counter()
 
 def answer(path: str) -> str | None:
     """What `GET path` says."""
+    if path.startswith("/change/"):
+        changed = random.sample(range(mib * PER_MIB), int(path.removeprefix("/change/")))
+        for page in changed:
+            memory[page * PAGE : (page + 1) * PAGE] = os.urandom(PAGE)
+        return str(len(changed))
     if path == "/hash":
         return hashlib.sha256(memory).hexdigest()
     return count() if path == "/" else None
