@@ -86,8 +86,9 @@ def test_what_is_found_wrong_once_it_is_frozen(tmp_path: Path, monkeypatch: pyte
     def fails(*_: object) -> None:
         raise RefusedError("it is user 0")
 
-    steps = {"look": lambda *_: None, "settle": lambda: None, bad: fails}
+    look = fails if bad == "look" else lambda _: None
+    settle = fails if bad == "settle" else lambda: None
     code = RUNTIME.format(count=1, told=str(tmp_path / "told"), script=option.partition(" ")[2])
     with pytest.raises(RefusedError, match="it is user 0"):
-        Held(tmp_path / "hold", tmp_path, **steps).call([sys.executable, "-c", code], os.environ | environment)
+        Held(tmp_path / "hold", tmp_path, look, settle).call([sys.executable, "-c", code], os.environ | environment)
     assert not Path(f"/proc/{(tmp_path / 'told').read_text()}").exists()
