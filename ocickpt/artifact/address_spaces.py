@@ -24,6 +24,8 @@ _MOST = 1 << 20
 _SHORT = 64 << 10
 """CRIU asks for less when a process waits for a page; what it brings in the background begins with so much, and grows
 (DEFAULT_XFER_LEN in criu/uffd.c)."""
+_FAR = 1 << 20
+"""Who asks for memory in the order of its addresses is done with a chunk after so many bytes, or comes back to it."""
 
 
 def is_lazy(name: str) -> bool:
@@ -90,7 +92,17 @@ class AddressSpaces:
                 chunks = np.ascontiguousarray(extents["chunk"])
                 wanted.append(chunks[chunks != fmt.ZEROS])
         numbers = np.concatenate(wanted) if wanted else np.zeros(0, np.uint32)
-        self._chunks = ReadAhead(index, source, numbers, fetched=fetched)
+        self._chunks = ReadAhead(index, source, numbers, again=self._scattered(len(index.chunks)), fetched=fetched)
+
+    def _scattered(self, chunks: int) -> npt.NDArray[np.bool_]:
+        """For each chunk of the index whether its pages lie far apart, or in several address spaces."""
+        first, last = np.full(chunks, np.iinfo(np.uint64).max, np.uint64), np.zeros(chunks, np.uint64)
+        for number, extents in enumerate(self._spaces.values()):
+            real = extents["chunk"] != fmt.ZEROS
+            chunk, place = extents["chunk"][real], extents["offset"][real] + (np.uint64(number) << np.uint64(48))
+            np.minimum.at(first, chunk, place)
+            np.maximum.at(last, chunk, place)
+        return (first < last) & (last - first > _FAR)
 
     def __enter__(self) -> AddressSpaces:
         return self

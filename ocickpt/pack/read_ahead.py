@@ -3,6 +3,7 @@
 The chunks that are wanted at all are grouped into neighbouring ranges of their packs. A chunk brings its
 range with it, and the ranges after it are fetched in the background: memory that is asked for in the order
 of its addresses, as packs hold it, is there before it is asked for. A chunk that somebody waits for comes alone.
+What is asked for in many places, pages that changed one by one, is fetched once and kept (`again`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocickpt.model import BlobSource
+from ocickpt.pack.again import Again
 from ocickpt.pack.index import Index
 
 RANGE = 2 << 20
@@ -36,7 +38,8 @@ _Chunks = dict[int, bytes]
 class ReadAhead:
     """The chunks `numbers` of an index, verified. For one thread; a context manager.
 
-    `fetched` is told the size of every range that has come, in whatever thread.
+    Those for which `again` is true are wanted more than once, and not one time after the other. `fetched` is told the
+    size of every range that has come, in whatever thread.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class ReadAhead:
         source: BlobSource,
         numbers: npt.NDArray[np.uint32],
         *,
+        again: npt.NDArray[np.bool_] | None = None,
         threads: int = 2,
         fetched: Callable[[int], None] = lambda _size: None,
     ) -> None:
@@ -54,6 +58,7 @@ class ReadAhead:
         self._order, self._starts = _group(index, numbers)
         self._place = np.empty(len(index.chunks), np.uint32)
         self._place[self._order] = np.arange(len(self._order), dtype=np.uint32)
+        self._again = Again(index, np.zeros(len(index.chunks), np.bool_) if again is None else again)
         self._pool = ThreadPoolExecutor(threads, "ahead")
         self._coming: dict[int, Future[_Chunks]] = {}
         self._held: OrderedDict[int, _Chunks] = OrderedDict()
@@ -66,12 +71,15 @@ class ReadAhead:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._again.close()
 
     def get(self, number: int, *, alone: bool = False) -> bytes:
         """The content of one chunk; raises IntegrityError and whatever the source raises.
 
         Wanted `alone`, it does not wait for the rest of its range, unless much of that was wanted before.
         """
+        if (kept := self._again.get(number)) is not None:
+            return kept
         at = bisect_right(self._starts, int(self._place[number])) - 1
         last, chunks = self._last
         if at == last:
@@ -104,6 +112,9 @@ class ReadAhead:
     def _bring(self, at: int) -> _Chunks:
         last = self._starts[at + 1] if at + 1 < len(self._starts) else len(self._order)
         chunks, size = self._fetch(self._order[self._starts[at] : last].tolist())
+        for number, content in chunks.items():
+            if self._again.wants(number):
+                self._again.put(number, content)
         self._fetched(size)
         return chunks
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ocickpt.errors import IntegrityError
+from ocickpt.errors import IntegrityError, StorageError
 from ocickpt.model import Descriptor
 from ocickpt.pack import read_ahead
 from ocickpt.pack.index import Index
@@ -101,6 +104,42 @@ def test_only_what_came_in_ranges_is_counted(source: Source) -> None:
         for number in range(CHUNKS):
             made.get(number)
     assert sum(told) == sum(int(stored) for stored in index.chunks["stored"])
+
+
+def test_what_is_wanted_again_and_again_is_fetched_once(
+    source: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every fourth chunk has pages from everywhere; few ranges are kept."""
+    monkeypatch.setattr(read_ahead, "RANGE", RANGE * STORED)
+    monkeypatch.setattr(read_ahead, "KEPT", read_ahead.AHEAD + 1)
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "kept"))
+    packed = pack(source, [pages("checkpoint/pagemap-1.img", {0: CONTENT})], pack_size=CHUNKS * STORED)
+    index, told = Index.load(source, packed.index), list[int]()
+    numbers = np.arange(CHUNKS, dtype=np.uint32)
+    with ReadAhead(index, source, numbers, again=numbers % 4 == 0, fetched=told.append) as made:
+        for number in range(0, CHUNKS, 4):
+            made.get(number)
+        source.waited.clear()
+        source.others = 0
+        for number in reversed(range(0, CHUNKS, 4)):
+            assert made.get(number) == made.get(number, alone=True) == of(number)
+        assert (source.waited, source.others) == ([], 0)
+        assert sum(told) == sum(int(stored) for stored in index.chunks["stored"])
+    assert not [*(tmp_path / "kept").iterdir()]
+
+
+def test_no_room_for_what_is_wanted_again(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = Index.load(source, pack(source, [pages("checkpoint/pagemap-1.img", {0: CONTENT})]).index)
+    numbers = np.arange(CHUNKS, dtype=np.uint32)
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    with pytest.raises(StorageError, match="cannot be kept in /nowhere: No such file"):
+        ReadAhead(index, source, numbers, again=numbers >= 0)
+    monkeypatch.delenv("TMPDIR")
+    with ReadAhead(index, source, numbers, again=numbers >= 0) as made:
+        monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(StorageError, match="No space left"):
+            made.get(0)
 
 
 @pytest.mark.parametrize("alone", [True, False])
