@@ -35,6 +35,7 @@ from ocickpt.engine.criu import standstill
 from ocickpt.engine.host import Host
 from ocickpt.engine.podman import config as libpod
 from ocickpt.engine.podman import etc
+from ocickpt.engine.runtime import table
 from ocickpt.engine.runtime.base import Additions
 from ocickpt.errors import NotFoundError
 from ocickpt.gate import confinement, places, verification
@@ -226,6 +227,8 @@ class Sequence:
             more = attach.arm(self._way.runtime, target.bundle, self._way.work)
             self._way.follow.wait()
         options = (*standstill.make(hold), *more.criu)
+        if "--tcp-established" in self._saved.replayed:
+            options += table.RUNTIMES[self._way.runtime].connected.criu
         environment = criu.configure(self._way.work / _CONFIGURATION, target.criu_configuration, options)
         cgroup = cgroups.place_of(target.spec.linux.cgroups_path)
         self._frozen = cgroup is not None

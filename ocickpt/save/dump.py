@@ -13,6 +13,7 @@ holds the only copy of a stopped container.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ from ocickpt.description import Options
 from ocickpt.engine import bundle, criu, host, podman
 from ocickpt.engine.container import Container
 from ocickpt.engine.criu import pages
+from ocickpt.engine.criu.configuration import ENVIRONMENT
 from ocickpt.engine.files import archive
+from ocickpt.engine.runtime import table
 from ocickpt.errors import CommandError, IntegrityError, NotFoundError, OcickptError, StorageError
 from ocickpt.gate import confinement
 from ocickpt.gate.extras import give_back
@@ -144,7 +147,10 @@ def undo(journal: Journal[Checkpoint]) -> None:
             each.read_bytes() for each in subject.image_path.iterdir() if confinement.MOUNTS.fullmatch(each.name)
         ]
         bundle.resolve_bind_sources(subject.bundle, record.links)  # podman has the runtime restore what stands there
-        podman.restore_in_place(subject, record.options.replayed)
+        more = table.RUNTIMES[record.runtime].connected.criu if record.options.tcp_established else ()
+        usual = os.environ.get(ENVIRONMENT, "")
+        environment = criu.configure(Path(record.work) / _CONFIGURATION, usual, more) if more else {}
+        podman.restore_in_place(subject, record.options.replayed, environment)
         with suppress(NotFoundError):  # it runs, or has ended since
             again = podman.container(subject.id).running
             confinement.complete(again, mountpoints)

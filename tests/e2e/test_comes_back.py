@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Host, Start
+from tests.e2e.reports import REPORTS
 
 PROGRAM = (Path(__file__).parent / "programs" / "comes_back.py").read_text()
 STILL_HELD = """
@@ -168,6 +169,20 @@ def test_an_undone_checkpoint_has_its_locks_and_connections(hosts: tuple[Host, H
     held_locks(a, "it")
     connected(a, "it")
     attributes(a, "it")
+
+
+def test_an_undone_checkpoint_has_what_was_on_its_way(hosts: tuple[Host, Host], start: Start) -> None:
+    """Megabytes that a connection within the container has not taken yet: no packet gets a reset meanwhile."""
+    a, _ = hosts
+    report = next(each for each in REPORTS if each.source == "criu#2446")
+    start("it", *report.run)
+    a.execute("it", "sh", "-ec", report.inside)
+    a.sh("mkdir /tmp/full && mount -t tmpfs -o size=256k,mode=700 none /tmp/full")
+    try:
+        assert a.ocickpt("checkpoint", *report.checkpoint, "it", "oci:/tmp/full:1", check=False).returncode == 11
+    finally:
+        a.sh("umount /tmp/full && rmdir /tmp/full")
+    a.execute("it", "sh", "-ec", report.seen)
 
 
 def test_what_something_acts_on_is_asked_for(hosts: tuple[Host, Host], start: Start, ref: str) -> None:

@@ -22,7 +22,7 @@ ID = "c1" * 32
 def restored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The containers that were restored in place."""
     done: list[str] = []
-    monkeypatch.setattr(podman, "restore_in_place", lambda subject, _flags: done.append(subject.id))
+    monkeypatch.setattr(podman, "restore_in_place", lambda subject, *_: done.append(subject.id))
     return done
 
 

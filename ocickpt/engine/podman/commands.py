@@ -9,6 +9,7 @@ the way back; its checkpoint cannot leave the volumes out, and its restore canno
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -245,9 +246,14 @@ def restore_command(
     return proc.Background(argv, environment=environment)
 
 
-def restore_in_place(subject: Container, flags: Sequence[str]) -> None:
-    """`podman container restore` of a container that was checkpointed on this host, with the `flags` of its dump."""
-    proc.run([PROGRAM, "container", "restore", *flags, subject.id])
+def restore_in_place(subject: Container, flags: Sequence[str], environment: Mapping[str, str]) -> None:
+    """`podman container restore` of a container that was checkpointed on this host, with the `flags` of its dump, and
+    an `environment` beside our own, which its runtime gets too. CommandError."""
+    try:
+        proc.run([PROGRAM, "container", "restore", *flags, subject.id], env=os.environ | environment)
+    except CommandError:
+        remove_cgroup(subject.id)
+        raise
 
 
 def remove_container(name: str) -> None:

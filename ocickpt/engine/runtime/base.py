@@ -29,6 +29,9 @@ class Runtime:
     lazily: Additions
     """What has its `restore` use CRIU's lazy-pages daemon, whose socket is linked into the bundle."""
 
+    connected: Additions = Additions()
+    """What has CRIU keep packets from a container whose connections are not all there yet."""
+
     needs_filter: bool = False
     """Whether it has to be given the seccomp filter for what it starts in a restored container (`keep_filter`)."""
 

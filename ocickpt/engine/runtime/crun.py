@@ -29,6 +29,10 @@ class Crun(Runtime):
     lazily = Additions(criu=("lazy-pages",))
     """It has no such option, but CRIU reads its environment."""
 
+    connected = Additions(criu=("empty-ns net",))
+    """As runc tells it itself. Else CRIU locks no network (criu/cr-restore.c, restore_root_task): the first packet of a
+    connection within the container finds nobody at the other end, and is answered with a reset."""
+
     def cannot_restore_lazily(self, version: Callable[[], str], criu: str) -> str:
         """It can since 1.28, and with CRIU since 4.2."""
         if numbers(found := version()) >= _LAZY and numbers(criu) >= _CRIU_LAZY:
