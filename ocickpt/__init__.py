@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ocickpt.api import checkpoints as checkpoints
     from ocickpt.api import doctor as doctor
     from ocickpt.api import inspect as inspect
+    from ocickpt.api import prune as prune
     from ocickpt.api import pull as pull
     from ocickpt.api import push as push
     from ocickpt.api import remove as remove
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ocickpt.library.catalog import Inspection as Inspection
     from ocickpt.library.catalog import Listed as Listed
     from ocickpt.library.catalog import Removed as Removed
+    from ocickpt.library.prune import Pruned as Pruned
     from ocickpt.library.pull import Pulled as Pulled
     from ocickpt.model import Progress as Progress
     from ocickpt.model import Published as Published
@@ -38,12 +40,13 @@ _HOME = {
     **dict.fromkeys(
         (
             *("checkpoint", "checkpoints", "doctor", "inspect", "pull", "push", "remove", "restore", "setup"),
-            *("setup_hooks", "status"),
+            *("prune", "setup_hooks", "status"),
         ),
         "ocickpt.api",
     ),
     **dict.fromkeys(("Progress", "Published", "Stage"), "ocickpt.model"),
     **dict.fromkeys(("Inspection", "Listed", "Removed"), "ocickpt.library.catalog"),
+    "Pruned": "ocickpt.library.prune",
     "Pulled": "ocickpt.library.pull",
     "Restored": "ocickpt.restoration.options",
     "Following": "ocickpt.lazy.following",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ocickpt.hostsetup.doctor import Check
     from ocickpt.lazy.following import Following
     from ocickpt.library.catalog import Inspection, Listed, Removed
+    from ocickpt.library.prune import Pruned
     from ocickpt.library.pull import Pulled
     from ocickpt.restoration.options import Restored
 
@@ -218,6 +219,37 @@ def remove(
     from ocickpt.store import Access
 
     return run(reference, Access(authfile, tls_verify), progress or Silent())
+
+
+def prune(
+    repository: str,
+    *,
+    keep_last: int = 0,
+    keep_hourly: int = 0,
+    keep_daily: int = 0,
+    keep_weekly: int = 0,
+    keep_monthly: int = 0,
+    keep_within: str | None = None,
+    keep_tag: Sequence[str] = (),
+    dry_run: bool = False,
+    authfile: Path | None = None,
+    tls_verify: bool | None = None,
+    progress: Progress | None = None,
+) -> list[Pruned]:
+    """Remove what nothing keeps of each container's checkpoints; all of them, the newest first, and why they stay.
+
+    Kept are the newest ones, the newest of each of so many hours, days, weeks and months in which there are any (UTC),
+    those of a span before the newest (``36h``, ``2w3d``), and those whose tag matches a pattern of a shell. What
+    remains is whole: a checkpoint lists all the blobs that it needs. With `dry_run` nothing is removed. What is
+    damaged, or of a later format, stays. Raises UnsupportedError when the registry does not delete.
+    """
+    from ocickpt.library.prune import Keep
+    from ocickpt.library.prune import prune as run
+    from ocickpt.store import Access
+
+    within = Keep.span(keep_within) if keep_within is not None else None
+    keep = Keep(keep_last, keep_hourly, keep_daily, keep_weekly, keep_monthly, within, tuple(keep_tag))
+    return run(repository, keep, Access(authfile, tls_verify), progress or Silent(), dry_run=dry_run)
 
 
 def status() -> list[Following]:

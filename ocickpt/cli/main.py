@@ -20,7 +20,7 @@ from ocickpt import __version__, libraries
 from ocickpt.cli.output import words
 from ocickpt.errors import OcickptError, StorageError
 
-VERBS = ("checkpoint", "restore", "push", "pull", "list", "inspect", "rm", "status", "doctor", "setup")
+VERBS = ("checkpoint", "restore", "push", "pull", "list", "inspect", "rm", "prune", "status", "doctor", "setup")
 _BUG = 1
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141

@@ -74,3 +74,28 @@ def test_without_marks_it_is_larger_and_right(hosts: tuple[Host, Host], start: S
     known = a.ask("service", "/hash")
     b.ocickpt("restore", ref)
     assert b.ask("service", "/hash") == known
+
+
+def test_what_remains_needs_nothing_of_what_goes(
+    hosts: tuple[Host, Host], registry: Host, start: Start, ref: str
+) -> None:
+    """Of a line of checkpoints the old ones are pruned, the registry collects its garbage, and the last is whole."""
+    a, b = hosts
+    start("service", "localhost/python", "python3", "/memory.py", str(MIB))
+    repository = ref.rpartition(":")[0]
+    for number in range(4):
+        a.ask("service", "/change/100")
+        sent(a, f"{repository}:{number}")
+    known = a.ask("service", "/hash")
+    keep = ("prune", repository, "--keep-last", "1", "--keep-tag", "1")
+    told = a.ocickpt(*keep, "--dry-run").stdout
+    assert told.count("would be removed") == 2
+    assert len(json.loads(a.ocickpt("list", repository, "--format", "json").stdout)) == 4
+    assert a.ocickpt(*keep).stdout == told.replace("would be removed", "removed")
+    left = json.loads(a.ocickpt("list", repository, "--format", "json").stdout)
+    assert [each["name"].rpartition(":")[2] for each in left] == ["1", "3"]
+    registry.sh("docker-registry garbage-collect --delete-untagged /etc/docker/registry/config.yml >/dev/null 2>&1")
+    for number in (1, 3):
+        b.ocickpt("restore", f"{repository}:{number}")
+        assert number == 1 or b.ask("service", "/hash") == known
+        b.clean()

@@ -42,10 +42,10 @@ def test_no_line_of_the_manual_is_a_request_by_accident() -> None:
 
 
 def test_only_what_is_between_the_marks_is_replaced() -> None:
-    readme = f"before\n{reference.BEGIN}\nold\n{reference.END}\nafter\n"
+    readme = f"before\n{reference.BEGIN}\nwhat stood here\n{reference.END}\nafter\n"
     written = next(iter(reference.documents(readme).values()))
     assert written.startswith(f"before\n{reference.BEGIN}\n")
     assert written.endswith(f"{reference.END}\nafter\n")
-    assert "old" not in written
+    assert "what stood here" not in written
     with pytest.raises(SystemExit):
         reference.documents("no marks")
