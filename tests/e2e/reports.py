@@ -1486,9 +1486,10 @@ CONTAINERS = (
     shell(
         "podman#15541",
         "a secret in a container that is only to be read",
-        "--read-only --secret key localhost/python sleep 10000",
-        "test $(cat /run/secrets/key) = x",
-        "test $(cat /run/secrets/key) = x; ! touch /new",
+        # runc makes no mount point in /run/secrets there, and starts no such container.
+        "--read-only --secret key,target=/etc/key localhost/python sleep 10000",
+        "test $(cat /etc/key) = x",
+        "test $(cat /etc/key) = x; ! touch /new",
     ),
     shell(
         "criu#305",
