@@ -143,7 +143,7 @@ class DeviceRule(_Object, frozen=True):
 class Memory(_Object, frozen=True):
     """Limits of memory, in bytes; `reservation` is kept for the container when others need memory."""
 
-    limit: Any = None
+    limit: int | None = None
     reservation: int = 0
     swap: Any = None
     kernel: Any = None

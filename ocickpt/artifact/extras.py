@@ -19,7 +19,12 @@ from ocickpt.errors import IntegrityError
 NAME: Final = "extras.json"
 LIMIT: Final = 6 << 20
 """Room for the three files, and as much again for a third."""
-_MOST: Final = 1 << 16
+MOST: Final = 1 << 16
+"""Threads, and processes, that have anything unusual."""
+MOST_SOCKETS: Final = 4096
+MOST_TEXT: Final = 4096
+MOST_SLACK: Final = (1 << 63) - 1
+"""Nanoseconds; the kernel takes twice that, which is for ever too."""
 _WHAT: Final = "checkpoint's extras.json"
 _Id: TypeAlias = Annotated[int, Meta(gt=0, lt=1 << 32)]
 _Cpus: TypeAlias = Annotated[str, Meta(max_length=1 << 14, pattern=r"\A[0-9a-f]*\Z")]
@@ -38,7 +43,7 @@ class Thread(_Object, frozen=True):
     """The processors it is bound to, a mask in hexadecimal; none for all there are."""
     io_class: Annotated[int, Meta(ge=0, le=3)] = 0
     io_level: Annotated[int, Meta(ge=0, le=7)] = 0
-    timer_slack: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
+    timer_slack: Annotated[int, Meta(ge=0, le=MOST_SLACK)] | None = None
     """In nanoseconds."""
 
 
@@ -67,8 +72,8 @@ class Lost(_Object, frozen=True):
     """What nothing gives back, of a process (a number) or a path."""
 
     kind: Literal["personality", "io", "socket", "volume", "file", "more"]
-    of: Annotated[str, Meta(max_length=4096)]
-    value: Annotated[str, Meta(max_length=4096)] = ""
+    of: Annotated[str, Meta(max_length=MOST_TEXT)]
+    value: Annotated[str, Meta(max_length=MOST_TEXT)] = ""
 
     def __str__(self) -> str:
         """A sentence for people; what cannot be shown is escaped."""
@@ -90,10 +95,10 @@ class Extras(_Object, frozen=True):
     """All of it."""
 
     lost: Annotated[tuple[Lost, ...], Meta(max_length=4096)] = ()
-    threads: Annotated[tuple[Thread, ...], Meta(max_length=_MOST)] = ()
-    processes: Annotated[tuple[Process, ...], Meta(max_length=_MOST)] = ()
+    threads: Annotated[tuple[Thread, ...], Meta(max_length=MOST)] = ()
+    processes: Annotated[tuple[Process, ...], Meta(max_length=MOST)] = ()
     files: Annotated[tuple[File, ...], Meta(max_length=3)] = ()
-    sockets: Annotated[tuple[Socket, ...], Meta(max_length=4096)] = ()
+    sockets: Annotated[tuple[Socket, ...], Meta(max_length=MOST_SOCKETS)] = ()
     volumes: Annotated[tuple[VolumeOptions, ...], Meta(max_length=4096)] = ()
 
     def to_bytes(self) -> bytes:
@@ -115,9 +120,11 @@ class Extras(_Object, frozen=True):
             [each.id for each in found.threads],
             [each.id for each in found.processes],
             [each.path for each in found.files],
+            [each.bound for each in found.sockets],
+            [each.name for each in found.volumes],
         ):
             if len(set(said)) != len(said):
-                raise IntegrityError(f"the {_WHAT} says twice what one thread, process or file has")
+                raise IntegrityError(f"the {_WHAT} says twice what one thread, process, file, socket or volume has")
         return found
 
 

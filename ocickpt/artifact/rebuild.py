@@ -24,6 +24,8 @@ from ocickpt.pack.files import Tree
 from ocickpt.pack.format import ZEROS
 from ocickpt.pack.index import Index
 
+_INODE = 1 << 10
+"""Bytes that the kernel takes for a file in memory, whatever is in it."""
 _BLOCK = 1 << 20
 _IMAGES = "checkpoint/"
 """Where podman's archive has CRIU's images."""
@@ -100,6 +102,15 @@ class Rebuilder:
             raise StorageError(
                 f"the checkpoint needs {needed >> 20} MiB, the filesystem of {place} has {free >> 20} free"
             )
+
+    def memory_for(self, volumes: Iterable[str]) -> int:
+        """The bytes of memory that these volumes would take, were they kept in memory."""
+        size, wanted = 0, set(volumes)
+        for number, entry in self.index.files_of(Kind.VOLUME) if wanted else ():
+            if entry.path.split("/")[0] in wanted:
+                extents = self.index.extents_of(number)
+                size += _INODE + int(extents["length"][extents["chunk"] != ZEROS].sum())
+        return size
 
     def expect(self, *kinds: Kind) -> None:
         """Tell the progress how much `extract` will have to read for these kinds."""

@@ -235,3 +235,9 @@ def _read(path: Path) -> str:
         return path.read_text("utf-8", "replace")
     except OSError:
         return ""
+
+
+def free_memory() -> int:
+    """Bytes of memory that can be had without swapping (proc_meminfo(5), MemAvailable)."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text("ascii"), re.MULTILINE)
+    return int(found[1]) << 10 if found else 0

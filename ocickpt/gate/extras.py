@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from ocickpt import oci
 from ocickpt.artifact.extras import Extras
@@ -18,7 +19,7 @@ from ocickpt.gate import confinement
 from ocickpt.gate.expected import Expected, mounts_of
 
 _SHOWN = 80
-_VOLUME = re.compile(r"/([a-zA-Z0-9][a-zA-Z0-9_.-]*)/_data\Z")
+_VOLUME = re.compile(r"/volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]*)/_data\Z")
 
 
 def give_back(container: Running, saved: Extras, names: frozenset[str]) -> list[str]:
@@ -46,16 +47,18 @@ def _sockets(container: Running, saved: Extras, spec: oci.Bundle) -> Iterator[st
     may not be able to give them."""
     told, asked = list[str](), mounts_of(spec)
     host = {each.name for each in saved.volumes if each.is_of_host}
+    storage = Path(*container.bundle.parts[:-3])
 
     def is_own(mount: mountinfo.Mount) -> bool:
         if mount.point == "/":
             return True
         if not (found := asked.get(mount.point)) or not found.is_bind:
             return found is not None
+        # Where podman keeps volumes; one that is a directory of the host is that directory, wherever it is mounted.
         volume = _VOLUME.search(found.source)
-        if volume:
-            # A volume that is a directory of the host is that directory, wherever it is mounted.
-            return volume[1] not in host and mount.root.endswith(volume[0])
+        if volume and found.source == f"{storage}{volume[0]}":
+            in_memory = mount.root == "/" and mount.kind in ("tmpfs", "ramfs")
+            return volume[1] not in host and (in_memory or mount.root.endswith(volume[0]))
         return f"/overlay-containers/{container.id}/userdata/" in found.source
 
     with _told("the names of unix sockets", told):

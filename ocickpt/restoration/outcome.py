@@ -81,7 +81,9 @@ def _find(record: Restore) -> Container | None:
 
 
 def _volumes(record: Restore, container: Container | None, failed: bool) -> list[str]:
-    """Those of the volumes a restore makes that it has made."""
+    """Those of the volumes a restore makes that it has made, and that are not the user's by now."""
+    if container is None and record.step in COMPLETE:
+        return []  # the container was removed, as containers are: without their volumes
     made = [name for name in record.made_volumes if podman.volume_labels(name).get(names.LABEL_RESTORE) == record.key]
     by_podman = [name for name in record.volumes if name not in record.made_volumes]
     if container:

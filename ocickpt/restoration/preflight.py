@@ -99,12 +99,9 @@ def check_container(
             hint="-n NAME restores under another name; `podman rm` removes the other one",
         )
     asked = list(imported.asked)
-    for volume in filter(podman.volume_exists, imported.volumes):
-        if not ignore_volumes:
-            raise ExistsError(
-                f"there is a volume {volume!r} on this host already",
-                hint="--ignore-volumes uses it as it is; `podman volume rm` removes it",
-            )
+    if not ignore_volumes:
+        _check_no_volume(imported)
+    for volume in filter(podman.volume_exists, imported.volumes if ignore_volumes else ()):
         asked.append(Asked("volume", volume, f"the volume {volume} of this host, with what is in it"))
     for secret in imported.secrets:
         if not podman.secret_exists(secret):
@@ -123,6 +120,26 @@ def check_container(
     check_host_access(imported.name, asked, allow, progress)
     if not storage.has_image(imported.image_id, roots.images) and not podman.image(imported.image_id):
         _pull_image(imported, progress)
+        if not ignore_volumes:  # that may have taken long
+            _check_no_volume(imported)
+
+
+def check_memory(needed: int, limit: int | None) -> None:
+    """IncompatibleError where what goes into memory is more than the container may have (`limit`), or than there is."""
+    free = host.free_memory()
+    most = min(free, limit) if limit and limit > 0 else free
+    if needed > most:
+        raise IncompatibleError(
+            f"the checkpoint's volumes in memory take {needed >> 20} MiB, of which the container may have {most >> 20}"
+        )
+
+
+def _check_no_volume(imported: Imported) -> None:
+    for volume in filter(podman.volume_exists, imported.volumes):
+        raise ExistsError(
+            f"there is a volume {volume!r} on this host already",
+            hint="--ignore-volumes uses it as it is; `podman volume rm` removes it",
+        )
 
 
 def _pull_image(imported: Imported, progress: Progress) -> None:

@@ -119,6 +119,9 @@ class WithPodman(Way):
         )
         self._made = [each for each in self._imported.made if not podman.volume_exists(each.name)]
         saved.rebuilder.check_space(roots.graph)
+        if in_memory := [each.name for each in self._made if each.is_memory]:
+            limit = self._imported.spec.linux.resources.memory.limit
+            preflight.check_memory(saved.rebuilder.memory_for(in_memory), limit)
 
     @contextmanager
     def begun(self, saved: Saved) -> Iterator[None]:

@@ -67,18 +67,22 @@ def _of(subject: Container) -> Extras:
                     if value := attributes.personality(pid, thread.id):
                         lost.append(Lost("personality", str(number), f"{value:#x}"))
     renamed, unknown = sockets.Bound(subject.pid, tree).renamed() if tree else ([], [])
-    if len(lost) > _MOST_TOLD:
-        lost[_MOST_TOLD:] = [Lost("more", str(len(lost) - _MOST_TOLD))]
-    lost += [Lost("socket", each) for each in unknown]
+    # How many of these there are any process of the container can choose: none of them may keep it from being saved.
+    lost += [
+        Lost("socket", each[: extras.MOST_TEXT])
+        for each in (*unknown, *(name for name, _ in renamed[extras.MOST_SOCKETS :]))
+    ]
+    cut = max(0, len(lost) - _MOST_TOLD) + max(0, len(saved) - extras.MOST) + max(0, len(processes) - extras.MOST)
+    lost[_MOST_TOLD:] = [Lost("more", str(cut))] if cut else []
     files, volumes = etc.changed(spec, subject, _given(subject)), database.volume_options(subject)
     lost += [Lost("file", path, str(etc.LIMIT)) for path, data in files.items() if len(data) > etc.LIMIT]
     lost += [Lost("volume", each.name, each.device or each.type) for each in volumes if each.is_of_host]
     return Extras(
         lost=tuple(lost),
-        threads=tuple(saved.values()),
-        processes=tuple(processes.values()),
+        threads=tuple(saved.values())[: extras.MOST],
+        processes=tuple(processes.values())[: extras.MOST],
         files=tuple(extras.File(path, data) for path, data in files.items() if len(data) <= etc.LIMIT),  # type: ignore[arg-type]
-        sockets=tuple(extras.Socket(bound, path) for bound, path in renamed),
+        sockets=tuple(extras.Socket(bound, path) for bound, path in renamed[: extras.MOST_SOCKETS]),
         volumes=volumes,
     )
 
@@ -108,5 +112,5 @@ def _thread(thread: threads.Thread, level: int, usual: frozenset[int]) -> extras
         cpus="" if cpus >= usual else f"{attributes.mask_of(cpus):x}",
         io_class=priority.kind if priority else 0,
         io_level=priority.level if priority else 0,
-        timer_slack=None if slack == attributes.USUAL_SLACK else slack,
+        timer_slack=None if slack == attributes.USUAL_SLACK else min(slack, extras.MOST_SLACK),
     )

@@ -76,6 +76,13 @@ def check_recorded(container: Container, config: bytes, *, processes: bool) -> N
     hint = _RUNS_ON if processes else ""
     _ask(ROWS, Seen(container, confinement.specification(container.bundle), record, there), hint)
     volumes = database.volume_options(container)
+    for each in volumes:
+        if each.has_password:
+            raise UnsupportedError(
+                f"container {container.name!r} has the volume {each.name!r}, whose options hold a password: it would be"
+                " in the checkpoint for all to read",
+                hint="an option like credentials=FILE names a file that has it",
+            )
     if record:
         _rehearse(container, record, volumes, hint)
 

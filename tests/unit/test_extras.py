@@ -44,7 +44,7 @@ def process() -> Iterator[int]:
 def running(monkeypatch: pytest.MonkeyPatch, pid: int, **spec: Any) -> Running:
     found = oci.read_bundle(spec, "bundle's config.json")
     monkeypatch.setattr(confinement, "specification", lambda _: found)
-    return Running(ID, "copy", "crun", Path("/b"), pid, 1)
+    return Running(ID, "copy", "crun", Path("/v/overlay-containers", ID, "userdata"), pid, 1)
 
 
 def container(started: str) -> Container:
@@ -85,6 +85,8 @@ def test_it_comes_back_as_it_was_written() -> None:
         {"files": [{"path": "/etc/passwd", "content": ""}]},
         {"files": [{"path": "/etc/hosts", "content": "?"}]},
         {"sockets": [{"bound": "a", "path": "/b"}]},
+        {"sockets": [{"bound": "/a", "path": "/b"}, {"bound": "/a", "path": "/c"}]},
+        {"volumes": [{"name": "data", "type": "tmpfs"}, {"name": "data", "type": "tmpfs"}]},
         {"lost": [{"kind": "rootkit", "of": "1"}]},
         [],
     ],
@@ -175,6 +177,26 @@ def test_what_no_reader_takes_is_not_written(process: int, monkeypatch: pytest.M
     monkeypatch.setattr("ocickpt.artifact.extras.LIMIT", 3000)
     with pytest.raises(UnsupportedError, match="more of what CRIU leaves out"):
         taken(monkeypatch, tmp_path, process)
+
+
+def test_no_process_keeps_its_container_from_being_saved(
+    process: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However long its timers may be late, however many sockets it renames: what is too much is cut, and that said."""
+    attributes.set_timer_slack(process, (1 << 64) - 1)
+    names = [(f"/run/{each}", f"/run/new{each}") for each in range(5000)]
+
+    class Renaming:
+        def __init__(self, *_: object) -> None: ...
+
+        def renamed(self) -> tuple[list[tuple[str, str]], list[str]]:
+            return names, [f"/run/lost{each}" for each in range(5000)]
+
+    monkeypatch.setattr(sockets, "Bound", Renaming)
+    found = taken(monkeypatch, tmp_path, process)
+    assert [each.timer_slack for each in found.threads] == [(1 << 63) - 1]
+    assert len(found.sockets) == 4096
+    assert found.lost[-1] == Lost("more", str(5000 + 5000 - 4096 - 100))
 
 
 def test_a_process_that_ends_meanwhile_gets_nothing(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,6 +410,8 @@ def test_nothing_else_is_renamed(tmp_path: Path) -> None:
         ([{"destination": "/run", "type": "bind", "source": "/v/volumes/data/_data"}], "/v/volumes/data/_data", True),
         ([{"destination": "/run", "type": "bind", "source": "/v/volumes/data/_data"}], "/srv", False),
         ([{"destination": "/run", "type": "bind", "source": "/v/volumes/host/_data"}], "/v/volumes/host/_data", False),
+        ([{"destination": "/run", "type": "bind", "source": "/srv/data/_data"}], "/srv/data/_data", False),
+        ([{"destination": "/run", "type": "bind", "source": "/srv/volumes/x/_data"}], "/srv/volumes/x/_data", False),
         (
             [{"destination": "/run", "type": "bind", "source": f"/v/overlay-containers/{ID}/userdata/shm"}],
             "/",
@@ -411,6 +435,28 @@ def test_no_socket_is_renamed_in_what_is_the_hosts(
     monkeypatch.setattr(sockets, "Bound", Asked)
     saved = Extras(sockets=(Socket("/run/a", "/run/b"),), volumes=(VolumeOptions("host", "none", "/srv", "bind"),))
     assert gate.give_back(running(monkeypatch, process, mounts=mounts), saved, frozenset()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "own"), [("data", "tmpfs", True), ("data", "ext4", False), ("host", "tmpfs", False)]
+)
+def test_a_socket_in_a_volume_in_memory(
+    process: int, monkeypatch: pytest.MonkeyPatch, name: str, kind: str, own: bool
+) -> None:
+    mount, told = mountinfo.Mount(1, 1, "/", "/run", (), kind), list[bool]()
+
+    class Asked:
+        def __init__(self, *_: object) -> None: ...
+
+        def rename(self, _bound: str, _path: str, may: Callable[[mountinfo.Mount], bool]) -> None:
+            told.append(may(mount))
+
+    monkeypatch.setattr(sockets, "Bound", Asked)
+    volumes = (VolumeOptions("host", "none", "/srv", "bind"), VolumeOptions("data", "tmpfs"))
+    mounts = [{"destination": "/run", "type": "bind", "source": f"/v/volumes/{name}/_data"}]
+    saved = Extras(sockets=(Socket("/run/a", "/run/b"),), volumes=volumes)
+    gate.give_back(running(monkeypatch, process, mounts=mounts), saved, frozenset())
+    assert told == [own]
 
 
 def test_what_cannot_be_given_back_is_told(process: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,6 +487,17 @@ def test_what_cannot_be_given_back_is_told(process: int, monkeypatch: pytest.Mon
 def test_a_volume_of_the_host_is_asked_for(made: dict[str, str], option: str) -> None:
     asked = VolumeOptions("held", **made).asked()
     assert (asked.option if asked else "") == option
+
+
+@pytest.mark.parametrize("word", ["bind", "rbind", "move", "remount"])
+@pytest.mark.parametrize("kind", ["tmpfs", "ramfs"])
+def test_a_type_does_not_make_a_directory_memory(kind: str, word: str) -> None:
+    """mount(8) binds what is there, whatever type it is told."""
+    made = VolumeOptions("held", kind, "/srv/held", f"size=4m,{word}")
+    assert made.is_of_host
+    assert made.asked()
+    assert not made.is_memory
+    assert VolumeOptions("held", kind, "/srv/held", "size=4m").is_memory
 
 
 @pytest.mark.parametrize("key", ["type", "device", "o"])

@@ -53,6 +53,7 @@ class Volumes:
             given = next(each for each in argv if each.startswith("--label="))
             self.labels.setdefault(name, dict([given.removeprefix("--label=").split("=", 1)]))
         elif verb == "rm":
+            name = next(each for each in self.labels if each.startswith(name))
             status = int(name in self.in_use)
             if not status:
                 self.labels.pop(name)
@@ -127,6 +128,22 @@ def test_one_that_somebody_else_made_meanwhile_stays(
         volumes.used_by(*MADE)
     outcome.take_back(journal, failed=failed)
     assert volumes.labels == there
+
+
+def test_volumes_of_a_container_that_was_removed_are_the_users(volumes: Volumes, journal: Journal[Restore]) -> None:
+    """The restore had come to its end, and nobody had said so since."""
+    make(KEY)
+    journal.step("running", container="e" * 64)
+    outcome.take_back(journal)
+    assert [*volumes.labels] == ["data"]
+
+
+def test_one_whose_name_begins_the_same_stays(volumes: Volumes, journal: Journal[Restore]) -> None:
+    """podman takes the beginning of a name for it where nothing else begins so."""
+    volumes.labels["data-of-somebody"] = {}
+    podman.remove_volume("data")
+    assert [*volumes.labels] == ["data-of-somebody"]
+    outcome.take_back(journal)
 
 
 def test_what_cannot_be_removed_hides_no_error(volumes: Volumes, journal: Journal[Restore]) -> None:

@@ -254,6 +254,26 @@ def test_volumes(there: Podman) -> None:
     check(there, volumes=volumes, ignore_volumes=True, allow=("volume=more",))
 
 
+@pytest.mark.parametrize(("limit", "good"), [(None, True), (0, True), (-1, True), (1 << 20, False), (1 << 30, True)])
+def test_volumes_in_memory(monkeypatch: pytest.MonkeyPatch, limit: int | None, good: bool) -> None:
+    """What is written into them is no container's, so whoever made the checkpoint must not choose how much."""
+    monkeypatch.setattr("ocickpt.engine.host.free_memory", lambda: 100 << 20)
+    if good:
+        preflight.check_memory(50 << 20, limit)
+    else:
+        with pytest.raises(IncompatibleError, match="take 50 MiB, of which the container may have 1"):
+            preflight.check_memory(50 << 20, limit)
+    with pytest.raises(IncompatibleError):
+        preflight.check_memory((100 << 20) + 1, limit)
+
+
+def test_a_volume_that_comes_while_the_image_is_pulled(there: Podman, monkeypatch: pytest.MonkeyPatch) -> None:
+    there.images.clear()
+    monkeypatch.setattr(preflight, "_pull_image", lambda *_: there.volumes.add("data"))
+    with pytest.raises(ExistsError, match="there is a volume 'data'"):
+        check(there, volumes={"data": "/v/data/_data"})
+
+
 def test_networks(there: Podman) -> None:
     inside = replace(IMPORTED.config, new_networks={"podman": Network(), "inner": Network()})
     with pytest.raises(NotFoundError, match="in podman's network 'inner', which is not on this host") as raised:

@@ -270,8 +270,9 @@ def remove_cgroup(container_id: str) -> None:
 
 
 def remove_volume(name: str) -> None:
-    """Remove a volume that no container uses."""
-    proc.run([PROGRAM, "volume", "rm", "--", name])
+    """Remove a volume that no container uses, if there is one of that very name: podman takes beginnings too."""
+    if volume_exists(name):
+        proc.run([PROGRAM, "volume", "rm", "--", name])
 
 
 def pull(name: str) -> bool:
@@ -292,11 +293,11 @@ def _first(found: proc.Result, kind: type[T]) -> T:
 def _container(value: _Inspected) -> Container:
     state, host, driver = value.state, value.host_config, value.graph_driver
     upper, lower = driver.data.upper_dir, driver.data.lower_dir
-    volumes = [
-        Volume(mount.name, Path(mount.source), mount.destination)
+    volumes = {  # one may be mounted twice
+        mount.name: Volume(mount.name, Path(mount.source), mount.destination)
         for mount in value.mounts
         if mount.type == "volume" and mount.name
-    ]
+    }
     elsewhere = [
         mount.destination
         for mount in value.mounts
@@ -319,7 +320,7 @@ def _container(value: _Inspected) -> Container:
         pod=value.pod,
         auto_remove=host.auto_remove,
         depends=value.dependencies,
-        volumes=tuple(volumes),
+        volumes=tuple(volumes.values()),
         elsewhere=tuple(elsewhere),
         executing=len(value.exec_ids),
         pid=state.pid,

@@ -20,6 +20,9 @@ from ocickpt.errors import IntegrityError
 _MEMORY: Final = "tmpfs"
 _EMPTY: Final = (_MEMORY, "ramfs")
 """What has nothing in it whenever it is mounted."""
+_OF_ANOTHER: Final = ("bind", "rbind", "move", "remount")
+"""Options of mount(8) by which a mount is not of the type that is named, but of what is there."""
+_SECRET: Final = ("password", "password2", "pass", "passwd")
 _OF_MEMORY: Final = re.compile(
     r"(size|mode|uid|gid|nr_inodes|nr_blocks)=[0-9A-Za-z%]+|nodev|nosuid|noexec|ro|rw|noatime|nodiratime|relatime"
 )
@@ -39,7 +42,18 @@ class VolumeOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def is_of_host(self) -> bool:
         """Whether its content is something that is there without it."""
-        return bool(self.type or self.device) and self.type not in _EMPTY
+        moved = any(word.partition("=")[0] in _OF_ANOTHER for word in self.o.split(","))
+        return bool(self.type or self.device) and (moved or self.type not in _EMPTY)
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether its content is memory of this host."""
+        return self.type in _EMPTY and not self.is_of_host
+
+    @property
+    def has_password(self) -> bool:
+        """Whether its options hold what is nobody's to read (mount.cifs(8))."""
+        return any(word.partition("=")[0] in _SECRET for word in self.o.split(","))
 
     @property
     def given(self) -> dict[str, str]:
