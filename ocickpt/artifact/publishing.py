@@ -15,6 +15,7 @@ from ocickpt.artifact.parts import Parts
 from ocickpt.description import Description, Options, Origin
 from ocickpt.errors import BusyError, IntegrityError, NotFoundError, OcickptError, UnsupportedError
 from ocickpt.model import Descriptor, Manifest, Packed, Progress, Published, Silent, Stage
+from ocickpt.pack import format as fmt
 from ocickpt.pack.inherited import Inherited
 from ocickpt.pack.packer import Packer, chunk_size_for, pack_size_for
 from ocickpt.store import Store
@@ -58,7 +59,9 @@ def _find_parent(
             return None
         descriptor, manifest = found
         index = artifact.load_index(store, manifest)
-        return descriptor.digest, Inherited(index, marked.of(index, artifact.index_of(manifest).digest))
+        # The root's digest, against which all of the index was verified: a registry may say any of the blob.
+        verified = fmt.Place.of(artifact.index_of(manifest)).digest
+        return descriptor.digest, Inherited(index, marked.of(index, verified))
     except (IntegrityError, NotFoundError, UnsupportedError) as error:
         progress.note(f"the earlier checkpoint cannot be built upon: {error.message}")
         return None

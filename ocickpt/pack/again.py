@@ -8,7 +8,6 @@ import tempfile
 import numpy as np
 import numpy.typing as npt
 
-from ocickpt.errors import StorageError
 from ocickpt.pack.index import Index
 
 _TEMPORARY = "/var/tmp"  # noqa: S108 - the file has no name there
@@ -16,40 +15,39 @@ _TEMPORARY = "/var/tmp"  # noqa: S108 - the file has no name there
 
 
 class Again:
-    """Those of the chunks of `index` for which `wanted` is true. Threads may share it; 13 bytes of memory a chunk.
+    """Those of the chunks of `index` for which `wanted` is true, the first ones up to `most` bytes of content.
 
-    The file is made when it is needed, and its room is given back when it is closed. StorageError.
+    What cannot be kept, for there is no room, is fetched again: nobody has to know. Threads may share it; 10 bytes of
+    memory a chunk.
     """
 
-    def __init__(self, index: Index, wanted: npt.NDArray[np.bool_]) -> None:
-        raw = np.where(wanted, index.chunks["raw"], 0).astype(np.int64)
-        self._ends = np.cumsum(raw)
-        self._wanted, self._there = wanted, bytearray(len(wanted))
-        self._file = -1
-        if wanted.any():
-            self._file = _new()
+    def __init__(self, index: Index, wanted: npt.NDArray[np.bool_], most: int) -> None:
+        self._ends = np.cumsum(np.where(wanted, index.chunks["raw"], 0).astype(np.int64))
+        self._wanted, self._there = wanted & (self._ends <= most), bytearray(len(wanted))
+        self._file = _new() if self._wanted.any() else -1
 
     def wants(self, number: int) -> bool:
-        """Whether a chunk is one of those."""
-        return bool(self._wanted[number])
+        """Whether a chunk is to be put here."""
+        return self._file >= 0 and bool(self._wanted[number])
 
     def get(self, number: int) -> bytes | None:
         """The content of one that was put here; None before that."""
         if not self._there[number]:
             return None
         at, end = self._bounds(number)
-        return os.pread(self._file, end - at, at)
+        try:
+            found = os.pread(self._file, end - at, at)
+        except OSError:
+            return None
+        return found if len(found) == end - at else None
 
     def put(self, number: int, content: bytes) -> None:
-        """Keep the content of a chunk that is wanted."""
-        at, _ = self._bounds(number)
+        """Keep the content of a chunk that is wanted, if there is room."""
         try:
-            while content:
-                written = os.pwrite(self._file, content, at)
-                content, at = content[written:], at + written
-        except OSError as error:
-            raise StorageError(f"memory that follows cannot be kept in {_directory()}: {error.strerror}") from error
-        self._there[number] = True
+            written = os.pwrite(self._file, content, self._bounds(number)[0])
+        except OSError:
+            return
+        self._there[number] = written == len(content)
 
     def close(self) -> None:
         """Nothing of it is left."""
@@ -61,13 +59,10 @@ class Again:
         return int(self._ends[number - 1]) if number else 0, int(self._ends[number])
 
 
-def _directory() -> str:
-    return os.environ.get("TMPDIR") or _TEMPORARY
-
-
 def _new() -> int:
+    """A file without a name; -1 where none can be made."""
     try:
-        with tempfile.TemporaryFile(dir=_directory()) as file:
+        with tempfile.TemporaryFile(dir=os.environ.get("TMPDIR") or _TEMPORARY) as file:
             return os.dup(file.fileno())
-    except OSError as error:
-        raise StorageError(f"memory that follows cannot be kept in {_directory()}: {error.strerror}") from error
+    except OSError:
+        return -1

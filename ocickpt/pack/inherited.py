@@ -14,14 +14,26 @@ from ocickpt.pack.codec import Codec
 from ocickpt.pack.index import Index
 from ocickpt.pack.marks import Marks
 
-MIN_LIVE = 0.1
+MIN_LIVE = 0.3
 """A pack of which the earlier checkpoint uses less than this part is not inherited from: its content is packed anew."""
 MAX_INHERITED = 320
 """Only so many packs, those of which most is used, are inherited from: small ones get merged as they grow many."""
 
 
+_BEFORE = 32
+"""Bytes of memory for each extent of a file whose pages are looked for."""
+
+
+def _live(index: Index) -> npt.NDArray[np.float64]:
+    """How much of what is stored of each chunk is used: of one with loose pages it may be little."""
+    extents = index.extents[index.extents["chunk"] != fmt.ZEROS]
+    used = np.bincount(extents["chunk"], weights=extents["length"], minlength=len(index.chunks))
+    found: npt.NDArray[np.float64] = np.minimum(used / np.maximum(index.chunks["raw"], 1), 1.0) * index.chunks["stored"]
+    return found
+
+
 class Inherited:
-    """The chunks of an earlier checkpoint, found by hash; 12 bytes of memory a chunk beside the index.
+    """The chunks of an earlier checkpoint, found by hash; 13 bytes of memory a chunk beside the index.
 
     With `kept`, the marks of its pages, single pages are found too. Packs that have become fragments (`MIN_LIVE`,
     `MAX_INHERITED`) are left out, and so is the boot pack, which every checkpoint has for itself. Safe to use from
@@ -32,7 +44,7 @@ class Inherited:
         self._index, self._kept = index, kept
         chunks = index.chunks
         pack = np.ascontiguousarray(chunks["pack"])
-        live = np.bincount(pack, weights=chunks["stored"], minlength=len(index.packs))
+        live = np.bincount(pack, weights=_live(index), minlength=len(index.packs))
         good = [
             number
             for number, descriptor in enumerate(index.packs)
@@ -68,8 +80,10 @@ class Inherited:
 
     @property
     def memory(self) -> int:
-        """Bytes of memory, the index with it."""
-        return sum(each.nbytes for each in (self._index.chunks, self._index.extents, self._prefix, self._number))
+        """Bytes of memory, the index with it, and what a `Before` takes."""
+        index = self._index
+        found = sum(each.nbytes for each in (index.chunks, index.extents, self._prefix, self._number, self._usable))
+        return found + (len(index.extents) * _BEFORE if self._kept else 0)
 
     def find(self, kind: Kind, digest: bytes) -> int | None:
         """The number of a chunk of `kind` whose content has this hash by `codec`, if one may be inherited."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -38,6 +39,12 @@ class Loose:
     ) -> None:
         self._page, self._size, self._reserve, self._close = page, size, reserve, close
         self._open: dict[Kind, _Chunk] = {}
+        self._windows: dict[tuple[Kind, bytes], array[int]] = {}
+        """Where each page of a window is that was packed like this, by its hash: processes fork."""
+
+    def knows(self, cut: Cut) -> bool:
+        """Whether a window of this content has been packed like this already."""
+        return (cut.target.kind, cut.hash) in self._windows
 
     def extents(self, cut: Cut, inherit: Callable[[int], int | None]) -> Iterator[Extent]:
         """Where the bytes of a window are, in order, once its loose pages have found their place.
@@ -62,21 +69,30 @@ class Loose:
 
     def _pieces(self, cut: Cut, inherit: Callable[[int], int | None]) -> Iterator[Extent]:
         """Page by page; a run of zeros is one piece."""
-        assert cut.data is not None  # noqa: S101 - zeros alone are never most of a chunk
-        assert cut.kept is not None  # noqa: S101 - else its chunk is whole
+        key = cut.target.kind, cut.hash
+        places = self._windows.get(key)
+        if places is None:
+            places = self._windows[key] = self._place(cut, inherit)
         for offset, length, inner in cut.extents:
             if inner < 0:
                 yield None, offset, length, -1
                 continue
             for at in range(0, length, self._page):
-                start, size = inner + at, min(self._page, length - at)
-                kept = cut.kept[start // self._page]
-                if kept and (number := inherit(kept[0])) is not None:
-                    yield number, offset + at, size, kept[1]
-                else:
-                    mark = cut.marks[start // self._page * marks.SIZE :][: marks.SIZE]
-                    number, place = self._add(cut.target.kind, cut.data[start : start + size], mark)
-                    yield number, offset + at, size, place
+                page = (inner + at) // self._page
+                yield places[2 * page], offset + at, min(self._page, length - at), places[2 * page + 1]
+
+    def _place(self, cut: Cut, inherit: Callable[[int], int | None]) -> array[int]:
+        """For each page of a window's content the chunk that holds it, and where in that."""
+        assert cut.data is not None  # noqa: S101 - zeros alone are never most of a chunk
+        assert cut.kept is not None  # noqa: S101 - else its chunk is whole
+        places = array("I")
+        for number, kept in enumerate(cut.kept):
+            if kept and (chunk := inherit(kept[0])) is not None:
+                places.extend((chunk, kept[1]))
+            else:
+                page = cut.data[number * self._page :][: self._page]
+                places.extend(self._add(cut.target.kind, page, cut.marks[number * marks.SIZE :][: marks.SIZE]))
+        return places
 
     def _add(self, kind: Kind, page: bytes | memoryview, mark: bytes) -> tuple[int, int]:
         chunk = self._open.get(kind)

@@ -1,8 +1,9 @@
 """Marks of pages: they tell which pages are what they were, without a look at what a registry has of them.
 
 A mark is a keyed hash of a page. The key is this host's own, so no container can choose memory of equal marks. A file
-has the marks of all chunks of one index, in the order of their numbers, is bound to that index and sealed under the
-key. It is a cache: a checkpoint made without it, or with one that is damaged, comes out larger, and never wrong.
+has the marks of all chunks of one index, in the order of their numbers, is bound to the digest of that index's root,
+and sealed under the key. It is a cache: a checkpoint made without it, or with one that is damaged, comes out larger,
+and never wrong.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ import numpy.typing as npt
 
 SIZE: Final = 16
 """Bytes of a mark."""
-NONE: Final = bytes(SIZE)
-"""Of a page that nothing is known of."""
 MOST: Final = 256 << 20
 """Bytes of a file; the chunks after these have none. It is enough for the memory of 64 GiB."""
 _HEAD: Final = struct.Struct("<8s32sII")
@@ -61,7 +60,10 @@ class Marks:
 
     @classmethod
     def read(cls, directory: Path, marker: Marker, digest: str, slots: int) -> Self | None:
-        """Those of the index `digest` that are kept in `directory`; None where that is not what is there. OSError."""
+        """Those of the index whose root has that `digest`, kept in `directory`; None where something else is there.
+
+        OSError.
+        """
         with place(directory, digest).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             head = _head(digest, slots)
@@ -104,7 +106,7 @@ class MarksWriter:
                 os.pwrite(self._fd, marks[: self._slots * SIZE], _START + at)
 
     def finish(self, digest: str, chunks: int) -> None:
-        """They are those of the index `digest`, which has so many chunks."""
+        """They are those of the index whose root has that `digest`, and so many chunks that are not boot."""
         head, self._digest = _head(digest, self._slots), digest
         with self._later():
             os.truncate(self._fd, _START + min(chunks * self._slots * SIZE, MOST))
@@ -136,7 +138,7 @@ class MarksWriter:
 
 
 def place(directory: Path, digest: str) -> Path:
-    """Where the marks of the index `digest` are kept."""
+    """Where the marks of the index whose root has that `digest` are kept."""
     return directory / digest.partition(":")[2]
 
 

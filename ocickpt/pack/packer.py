@@ -204,7 +204,7 @@ class Packer:
             codec=self._codec,
         )
         if self._marks:
-            self._marks.finish(index.digest, self._rest.count)
+            self._marks.finish(fmt.Place.of(index).digest, self._rest.count)
         new = _unique(written)
         return Packed(index, tuple(packs), tuple(new), dict(sorted(self._raw.items())))
 
@@ -269,9 +269,9 @@ class Packer:
             if chunk is None and self._inherited and kind is not Kind.BOOT:
                 found = self._inherited.find(kind, cut.hash)
                 chunk = None if found is None else self._inherit(kind, found, len(cut.data))
-            if chunk is None and cut.kept:
-                for part, *extent in self._loose.extents(cut, lambda number: self._inherit(kind, number)):
-                    builder.extend(cut.target.number, part, [(extent[0], extent[1], extent[2])])
+            if chunk is None and (cut.kept or self._loose.knows(cut)):
+                for part, offset, length, inner in self._loose.extents(cut, lambda each: self._inherit(kind, each)):
+                    builder.extend(cut.target.number, part, [(offset, length, inner)])
                 return
             if chunk is None:
                 packed = self._codec.encode(cut.data) if cut.packed is None else cut.packed

@@ -38,8 +38,8 @@ _Chunks = dict[int, bytes]
 class ReadAhead:
     """The chunks `numbers` of an index, verified. For one thread; a context manager.
 
-    Those for which `again` is true are wanted more than once, and not one time after the other. `fetched` is told the
-    size of every range that has come, in whatever thread.
+    Those for which `again` is true are wanted more than once, and not one time after the other; of these `most` bytes
+    are kept. `fetched` is told the size of every range that has come, in whatever thread.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class ReadAhead:
         numbers: npt.NDArray[np.uint32],
         *,
         again: npt.NDArray[np.bool_] | None = None,
+        most: int = 0,
         threads: int = 2,
         fetched: Callable[[int], None] = lambda _size: None,
     ) -> None:
@@ -58,7 +59,7 @@ class ReadAhead:
         self._order, self._starts = _group(index, numbers)
         self._place = np.empty(len(index.chunks), np.uint32)
         self._place[self._order] = np.arange(len(self._order), dtype=np.uint32)
-        self._again = Again(index, np.zeros(len(index.chunks), np.bool_) if again is None else again)
+        self._again = Again(index, np.zeros(len(index.chunks), np.bool_) if again is None else again, most)
         self._pool = ThreadPoolExecutor(threads, "ahead")
         self._coming: dict[int, Future[_Chunks]] = {}
         self._held: OrderedDict[int, _Chunks] = OrderedDict()

@@ -228,7 +228,7 @@ class Sequence:
             self._way.follow.wait()
         options = (*standstill.make(hold), *more.criu)
         if "--tcp-established" in self._saved.replayed:
-            options += table.RUNTIMES[self._way.runtime].connected.criu
+            options += table.RUNTIMES[self._way.runtime].connected(target.spec).criu
         environment = criu.configure(self._way.work / _CONFIGURATION, target.criu_configuration, options)
         cgroup = cgroups.place_of(target.spec.linux.cgroups_path)
         self._frozen = cgroup is not None

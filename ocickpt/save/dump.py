@@ -147,10 +147,7 @@ def undo(journal: Journal[Checkpoint]) -> None:
             each.read_bytes() for each in subject.image_path.iterdir() if confinement.MOUNTS.fullmatch(each.name)
         ]
         bundle.resolve_bind_sources(subject.bundle, record.links)  # podman has the runtime restore what stands there
-        more = table.RUNTIMES[record.runtime].connected.criu if record.options.tcp_established else ()
-        usual = os.environ.get(ENVIRONMENT, "")
-        environment = criu.configure(Path(record.work) / _CONFIGURATION, usual, more) if more else {}
-        podman.restore_in_place(subject, record.options.replayed, environment)
+        podman.restore_in_place(subject, record.options.replayed, _connected(subject, record))
         with suppress(NotFoundError):  # it runs, or has ended since
             again = podman.container(subject.id).running
             confinement.complete(again, mountpoints)
@@ -160,6 +157,16 @@ def undo(journal: Journal[Checkpoint]) -> None:
         gone = "removed it (--rm)" if subject is None else "started it anew"
         raise StorageError(f"container {record.name!r} cannot run on, for podman has {gone}")
     discard(journal)
+
+
+def _connected(subject: Container, record: Checkpoint) -> dict[str, str]:
+    """The environment in which the connections of a container are restored (`Runtime.connected`)."""
+    spec = confinement.specification(subject.bundle) if record.options.tcp_established else None
+    more = table.RUNTIMES[record.runtime].connected(spec).criu if spec else ()
+    with suppress(OSError):  # on a full disk: most connections come back without
+        if more:
+            return criu.configure(Path(record.work) / _CONFIGURATION, os.environ.get(ENVIRONMENT, ""), more)
+    return {}
 
 
 def _clear_images(record: Checkpoint) -> None:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import random
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocickpt.model import Content, Kind, Packed
+from ocickpt import names
+from ocickpt.artifact import publishing
+from ocickpt.artifact.marked import Marked
+from ocickpt.model import Content, Descriptor, Kind, Manifest, Packed, Silent
 from ocickpt.pack import format as fmt
 from ocickpt.pack import marks
 from ocickpt.pack.index import Index
 from ocickpt.pack.inherited import Inherited
 from ocickpt.pack.marks import Marker, Marks, MarksWriter
 from ocickpt.pack.packer import Packer
-from tests.unit.test_pack_support import PAGE, MemoryStore, pages, regular, unpack
+from tests.unit.test_pack_support import PAGE, MemoryStore, pack, pages, regular, unpack
+
+if TYPE_CHECKING:
+    from ocickpt.store import Store
 
 SLOTS = fmt.CHUNK_SIZE // PAGE
 MARKER = Marker(b"k" * 32)
@@ -48,7 +57,7 @@ class Line:
                     tool.add(content)
                 packed = tool.finish()
             writer.keep()
-        self.index, self.digest = Index.load(self.store, packed.index), packed.index.digest
+        self.index, self.digest = Index.load(self.store, packed.index), fmt.Place.of(packed.index).digest
         self.sent.append(sum(pack.size for pack in packed.new))
         return packed
 
@@ -129,6 +138,30 @@ def test_marks_that_cannot_be_trusted(tmp_path: Path, lost: str) -> None:
     assert line.holds() == {(Kind.MEMORY, "a"): by_page(data)}
 
 
+def test_another_index_under_our_digest(tmp_path: Path) -> None:
+    """A registry says of its own index, whose root is its own too, that it is the one that this host has written."""
+    marked, data, store = Marked(tmp_path, Silent()), random.Random(1).randbytes(1 << 20), MemoryStore()
+    with marked.writing(SLOTS) as writer, Packer(store, marks=writer) as tool:
+        tool.add(pages("checkpoint/pagemap-1.img", {0: data}))
+        ours = tool.finish()
+        marked.keep(writer)
+    theirs = pack(store, [pages("checkpoint/pagemap-1.img", {0: changed(data, [5], 1)})])
+
+    def marks_of(served: Packed) -> bytes:
+        """What is taken for those of the first chunk of an index that is served under the digest of ours."""
+        index = replace(served.index, digest=ours.index.digest)
+        store.blobs[index.digest] = store.blobs[served.index.digest]
+        config = Descriptor(names.CONFIG_TYPE, f"sha256:{'0' * 64}", 2)
+        data = Manifest(config, (index, *served.packs), names.ARTIFACT_TYPE).to_bytes()
+        there = SimpleNamespace(resolve=lambda _: (config, data), read_at=store.read_at, tags=list)
+        found = publishing._find_parent(cast("Store", there), "1", "web", marked, Silent())
+        assert found
+        return found[1].marks(0)
+
+    assert marks_of(ours)
+    assert not marks_of(theirs)
+
+
 def test_marks_are_those_of_this_host_alone() -> None:
     """A container that knows the algorithm does not know the marks: equal ones cannot be chosen."""
     page = bytes(PAGE)
@@ -164,6 +197,29 @@ def test_most_of_a_window_that_is_new_is_one_chunk(tmp_path: Path) -> None:
     line.add(pages("a", {0: changed(data, list(range(9)), 3)}))
     assert line.index
     assert len(line.index.extents) == 16
+
+
+def test_processes_that_have_forked(tmp_path: Path) -> None:
+    """What changed in both is sent once."""
+    line, data = Line(tmp_path), random.Random(1).randbytes(4 << 20)
+    line.add(pages("a", {0: data}), pages("b", {0: data}))
+    numbers = list(range(3, 1000, 40))
+    data = changed(data, numbers, 1)
+    line.add(pages("a", {0: data}), pages("b", {0: data}), pages("new", {0: data}))
+    assert line.sent[-1] < 1.05 * len(numbers) * PAGE
+    assert line.holds() == {(Kind.MEMORY, name): by_page(data) for name in ("a", "b", "new")}
+
+
+def test_packs_of_which_little_is_used_are_left(tmp_path: Path) -> None:
+    """After many checkpoints a restore fetches no more than a few times what there is."""
+    line, data, generator = Line(tmp_path), random.Random(1).randbytes(4 << 20), random.Random(2)
+    line.add(pages("a", {0: data}))
+    for generation in range(25):
+        data = changed(data, generator.sample(range(len(data) // PAGE), 102), generation)
+        line.add(pages("a", {0: data}))
+    assert line.index
+    assert int(line.index.chunks["raw"].sum()) < 2.5 * len(data)
+    assert line.holds() == {(Kind.MEMORY, "a"): by_page(data)}
 
 
 class Changing:

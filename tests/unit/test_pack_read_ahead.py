@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocickpt.errors import IntegrityError, StorageError
+from ocickpt.errors import IntegrityError
 from ocickpt.model import Descriptor
 from ocickpt.pack import read_ahead
 from ocickpt.pack.index import Index
@@ -117,7 +117,7 @@ def test_what_is_wanted_again_and_again_is_fetched_once(
     packed = pack(source, [pages("checkpoint/pagemap-1.img", {0: CONTENT})], pack_size=CHUNKS * STORED)
     index, told = Index.load(source, packed.index), list[int]()
     numbers = np.arange(CHUNKS, dtype=np.uint32)
-    with ReadAhead(index, source, numbers, again=numbers % 4 == 0, fetched=told.append) as made:
+    with ReadAhead(index, source, numbers, again=numbers % 4 == 0, most=len(CONTENT), fetched=told.append) as made:
         for number in range(0, CHUNKS, 4):
             made.get(number)
         source.waited.clear()
@@ -129,17 +129,31 @@ def test_what_is_wanted_again_and_again_is_fetched_once(
     assert not [*(tmp_path / "kept").iterdir()]
 
 
-def test_no_room_for_what_is_wanted_again(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("trouble", ["no directory", "full", "half full", "unreadable", "more than there should be"])
+def test_what_cannot_be_kept_is_fetched_again(source: Source, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
+    """A container whose memory follows does not end for want of room beside it."""
     index = Index.load(source, pack(source, [pages("checkpoint/pagemap-1.img", {0: CONTENT})]).index)
     numbers = np.arange(CHUNKS, dtype=np.uint32)
-    monkeypatch.setenv("TMPDIR", "/nowhere")
-    with pytest.raises(StorageError, match="cannot be kept in /nowhere: No such file"):
-        ReadAhead(index, source, numbers, again=numbers >= 0)
-    monkeypatch.delenv("TMPDIR")
-    with ReadAhead(index, source, numbers, again=numbers >= 0) as made:
-        monkeypatch.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
-        with pytest.raises(StorageError, match="No space left"):
-            made.get(0)
+    monkeypatch.setattr(read_ahead, "KEPT", 2)
+
+    def fails(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left")
+
+    match trouble:
+        case "no directory":
+            monkeypatch.setenv("TMPDIR", "/nowhere")
+        case "full":
+            monkeypatch.setattr(os, "pwrite", fails)
+        case "half full":
+            pwrite = os.pwrite
+            monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data[: CHUNK // 2], at))
+        case "unreadable":
+            monkeypatch.setattr(os, "pread", fails)
+    most = 3 * CHUNK if trouble == "more than there should be" else len(CONTENT)
+    with ReadAhead(index, source, numbers, again=numbers >= 0, most=most) as made:
+        for number in (*range(CHUNKS), *reversed(range(CHUNKS))):
+            assert made.get(number) == of(number)
+        assert made._again._file < 0 or os.fstat(made._again._file).st_size <= most
 
 
 @pytest.mark.parametrize("alone", [True, False])

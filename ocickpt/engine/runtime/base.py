@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ocickpt import oci
+
 
 class Additions(NamedTuple):
     """What is added to a runtime's call."""
@@ -29,8 +31,9 @@ class Runtime:
     lazily: Additions
     """What has its `restore` use CRIU's lazy-pages daemon, whose socket is linked into the bundle."""
 
-    connected: Additions = Additions()
-    """What has CRIU keep packets from a container whose connections are not all there yet."""
+    def connected(self, spec: oci.Bundle) -> Additions:  # noqa: ARG002 - what others ask
+        """What has CRIU keep packets from a container whose connections are not all there yet."""
+        return Additions()
 
     needs_filter: bool = False
     """Whether it has to be given the seccomp filter for what it starts in a restored container (`keep_filter`)."""

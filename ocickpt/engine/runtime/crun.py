@@ -7,10 +7,11 @@ unconfined processes in a confined container.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ocickpt import atomic
+from ocickpt import atomic, oci
 from ocickpt.engine.runtime.base import Additions, Runtime
 from ocickpt.errors import NotFoundError, StorageError
 from ocickpt.versions import numbers
@@ -21,6 +22,10 @@ _STATES = "/run/crun", "/run/user/0/crun"
 _LAZY, _CRIU_LAZY = (1, 28), (4, 2)
 
 
+_OWN_NETWORK = re.compile(r"/netns/netns-[0-9a-f-]{36}\Z")
+"""As podman calls those that it makes (containernetworking/plugins, NewNS)."""
+
+
 class Crun(Runtime):
     """crun, src/libcrun/criu.c."""
 
@@ -29,15 +34,21 @@ class Crun(Runtime):
     lazily = Additions(criu=("lazy-pages",))
     """It has no such option, but CRIU reads its environment."""
 
-    connected = Additions(criu=("empty-ns net",))
-    """As runc tells it itself. Else CRIU locks no network (criu/cr-restore.c, restore_root_task): the first packet of a
-    connection within the container finds nobody at the other end, and is answered with a reset."""
-
     def cannot_restore_lazily(self, version: Callable[[], str], criu: str) -> str:
         """It can since 1.28, and with CRIU since 4.2."""
         if numbers(found := version()) >= _LAZY and numbers(criu) >= _CRIU_LAZY:
             return ""
         return f"crun {found} with CRIU {criu} cannot restore lazily, crun 1.28 with CRIU 4.2 can"
+
+    def connected(self, spec: oci.Bundle) -> Additions:
+        """As runc tells it itself. Else CRIU locks no network (criu/cr-restore.c, restore_root_task): the first packet
+        of a connection within the container finds nobody at the other end, and is answered with a reset.
+
+        Only in a network that podman has made for the container alone: CRIU brings up no interface of its own then, and
+        when it fails the network stays locked.
+        """
+        paths = (each.path for each in spec.linux.namespaces if each.type == "network")
+        return Additions(criu=("empty-ns net",) if any(map(_OWN_NETWORK.search, paths)) else ())
 
     def keep_filter(self, container: str, code: bytes) -> None:
         """Let `crun exec` confine what it starts in `container` with the filter `code`, unless it has one.
