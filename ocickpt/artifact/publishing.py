@@ -107,12 +107,14 @@ def publish(
     local: LocalStore,
     progress: Progress,
     made: Origin | None,
+    goes_on: bool = False,
 ) -> Published:
     """Pack `contents`, put everything into `store`, and last of all the tag.
 
     The description shows `options`, which are asked for when all content has gone by. `container` is the name of the
     one whose earlier checkpoints may be built upon, beside that which `reference` replaces. Without a word
-    on where it was `made`, nothing is said of that but what the images tell.
+    on where it was `made`, nothing is said of that but what the images tell. Marks are kept for a later checkpoint where
+    there was an earlier one, or the container `goes_on`: they take a tenth of the time of all.
     """
     marked, slots = Marked(local.path, progress), chunk_size_for(mmap.PAGESIZE) // mmap.PAGESIZE
     parent, inherited = _find_parent(store, reference.tag, container, marked, progress) or (None, None)
@@ -120,7 +122,8 @@ def publish(
     if reference.transport == "docker":
         progress.note("the container's memory is stored in clear: whoever can read the repository can read it")
     progress.stage(Stage.PACKING)
-    with local.writing(), _Uploader(local, store, counter) as uploader, marked.writing(slots) as marks:
+    line = slots if goes_on or parent else 0
+    with local.writing(), _Uploader(local, store, counter) as uploader, marked.writing(line) as marks:
         with Packer(
             local,
             page_size=mmap.PAGESIZE,

@@ -27,4 +27,5 @@ def publish(record: Dumping, store: Store, local: LocalStore, reference: Referen
         local=local,
         progress=progress,
         made=record.origin,
+        goes_on=record.options.leave_running,
     )
