@@ -113,8 +113,8 @@ def publish(
 
     The description shows `options`, which are asked for when all content has gone by. `container` is the name of the
     one whose earlier checkpoints may be built upon, beside that which `reference` replaces. Without a word
-    on where it was `made`, nothing is said of that but what the images tell. Marks are kept for a later checkpoint where
-    there was an earlier one, or the container `goes_on`: they take a tenth of the time of all.
+    on where it was `made`, nothing is said of that but what the images tell. Marks are kept for a later checkpoint
+    where there was an earlier one, or the container `goes_on`: they take a tenth of all the time.
     """
     marked, slots = Marked(local.path, progress), chunk_size_for(mmap.PAGESIZE) // mmap.PAGESIZE
     parent, inherited = _find_parent(store, reference.tag, container, marked, progress) or (None, None)
