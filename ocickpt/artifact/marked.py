@@ -40,7 +40,7 @@ class Marked:
 
     @contextmanager
     def writing(self, slots: int) -> Iterator[MarksWriter | None]:
-        """Where those of a new index go, with `slots` pages a chunk; None without any, and where they cannot be kept."""
+        """Where those of a new index go, with `slots` pages a chunk; None for none, and where they cannot be kept."""
         writer = None
         if self._marker and slots:
             with self._told():
