@@ -262,23 +262,29 @@ class Packer:
 
     def _settle_cut(self, cut: Cut) -> None:
         kind, builder = cut.target.kind, self._builder(cut.target.kind)
-        chunk: int | None = None
-        if cut.data is not None:
-            self._raw[kind] = self._raw.get(kind, 0) + len(cut.data)
-            chunk = builder.find(kind, cut.hash)
-            if chunk is None and self._inherited and kind is not Kind.BOOT:
-                found = self._inherited.find(kind, cut.hash)
-                chunk = None if found is None else self._inherit(kind, found, len(cut.data))
-            if chunk is None and (cut.kept or self._loose.knows(cut)):
-                for part, offset, length, inner in self._loose.extents(cut, lambda each: self._inherit(kind, each)):
-                    builder.extend(cut.target.number, part, [(offset, length, inner)])
-                return
-            if chunk is None:
-                packed = self._codec.encode(cut.data) if cut.packed is None else cut.packed
-                place = self._append(kind, packed, len(cut.data))
-                chunk = builder.chunk(kind, place, cut.hash)
-                self._mark(kind, chunk, cut.marks)
+        if cut.data is None:
+            builder.extend(cut.target.number, None, cut.extents)
+            return
+        self._raw[kind] = self._raw.get(kind, 0) + len(cut.data)
+        chunk = self._known(cut, len(cut.data))
+        if chunk is None and (cut.kept or self._loose.knows(cut)):
+            for part, offset, length, inner in self._loose.extents(cut, lambda each: self._inherit(kind, each)):
+                builder.extend(cut.target.number, part, [(offset, length, inner)])
+            return
+        if chunk is None:
+            packed = self._codec.encode(cut.data) if cut.packed is None else cut.packed
+            chunk = builder.chunk(kind, self._append(kind, packed, len(cut.data)), cut.hash)
+            self._mark(kind, chunk, cut.marks)
         builder.extend(cut.target.number, chunk, cut.extents)
+
+    def _known(self, cut: Cut, size: int) -> int | None:
+        """The number of a chunk that is there already: ours, or one of the earlier checkpoint."""
+        kind = cut.target.kind
+        chunk = self._builder(kind).find(kind, cut.hash)
+        if chunk is not None or self._inherited is None or kind is Kind.BOOT:
+            return chunk
+        found = self._inherited.find(kind, cut.hash)
+        return None if found is None else self._inherit(kind, found, size)
 
     def _mark(self, kind: Kind, chunk: int, marks: bytes) -> None:
         if self._marks and kind is not Kind.BOOT:

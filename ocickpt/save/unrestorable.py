@@ -1,4 +1,4 @@
-"""What no restore can bring back: one list, asked while the container runs; what changes meanwhile, once it stands still.
+"""What no restore can bring back: one list, asked while the container runs; some of it again when it stands still.
 
 A row is a question to what there is to know of a container, and what is said where it has an answer. After the rows
 podman's records of the container are read as a restore will read them, so that what would be refused then is refused
