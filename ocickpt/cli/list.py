@@ -30,13 +30,15 @@ def command(*, repo: str | None, authfile: Path | None, tls_verify: bool | None,
     Those in REPO, or in the local store. REPO is a repository of a registry
     (HOST[:PORT]/REPOSITORY), oci:DIRECTORY, or a NAME in the local store. Checkpoints of containers
     on this host that were dumped but not published yet are listed too, and those that are damaged, with
-    what is wrong with them. What is no checkpoint is left out.
+    what is wrong with them. What is no checkpoint is left out. OWN is what no other of those listed has: so
+    much is free without it; PARENT is the checkpoint that it was built upon, and which it does not need.
     """
     with progress(quiet=False) as shown:
         found = ocickpt.checkpoints(repo, limit=limit, authfile=authfile, tls_verify=tls_verify, progress=shown)
     if form == "json":
         data_json(found)
         return
+    tags = {each.digest: each.name.rpartition(":")[2] for each in found if each.digest}
     rows = [
         (
             each.name,
@@ -45,8 +47,11 @@ def command(*, repo: str | None, authfile: Path | None, tls_verify: bool | None,
             each.container,
             each.image,
             size(each.size),
+            size(each.own),
+            tags.get(each.parent) or short(each.parent),
             each.state,
         )
         for each in found
     ]
-    table(("NAME", "DIGEST", "CREATED", "CONTAINER", "IMAGE", "SIZE", "STATE"), rows, right=(5,))
+    headings = ("NAME", "DIGEST", "CREATED", "CONTAINER", "IMAGE", "SIZE", "OWN", "PARENT", "STATE")
+    table(headings, rows, right=(5, 6))

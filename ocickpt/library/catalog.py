@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from ocickpt.description import Description
 from ocickpt.engine.podman import roots
 from ocickpt.errors import IntegrityError, NotFoundError, OcickptError, UnsupportedError, UsageError
 from ocickpt.gate import verification
-from ocickpt.model import Manifest, Progress, Silent
+from ocickpt.model import Descriptor, Manifest, Progress, Silent
 from ocickpt.operations import journal, pending
 from ocickpt.store import Access, Store, open_source, open_store
 from ocickpt.store.local import LocalStore
@@ -35,6 +36,10 @@ class Listed:
     image: str
     size: int
     state: str = ""
+    own: int = 0
+    """Of `size`, what no other checkpoint that is listed has: so much is free without it."""
+    parent: str = ""
+    """The digest of the checkpoint that it was built upon."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,11 @@ def _last(named: Mapping[str, Reference], limit: int, progress: Progress) -> dic
 
 
 def _listed(store: Store, named: Mapping[str, Reference]) -> Iterator[Listed]:
-    for tag, found in artifact.manifests(store, list(named)):
+    listed = list(artifact.manifests(store, list(named)))
+    # Of one manifest with two tags nothing is the other's.
+    whole = {descriptor.digest: manifest for _, (descriptor, manifest) in _whole(listed)}
+    shared = Counter(blob.digest for manifest in whole.values() for blob in set(_blobs(manifest)))
+    for tag, found in listed:
         if isinstance(found, OcickptError):
             yield Listed(str(named[tag]), "", "", "", "", 0, _trouble(found))
             continue
@@ -111,9 +120,21 @@ def _listed(store: Store, named: Mapping[str, Reference]) -> Iterator[Listed]:
             told.get(names.ANNOTATION_CREATED, ""),
             told.get(names.ANNOTATION_CONTAINER, ""),
             told.get(names.ANNOTATION_IMAGE_NAME, ""),
-            sum(blob.size for blob in (manifest.config, *manifest.layers)),
+            sum(blob.size for blob in _blobs(manifest)),
             _damage(store, named[tag], manifest),
+            sum(blob.size for blob in set(_blobs(manifest)) if shared[blob.digest] == 1),
+            told.get(names.ANNOTATION_PARENT, ""),
         )
+
+
+def _whole(
+    listed: Iterable[tuple[str, tuple[Descriptor, Manifest] | OcickptError]],
+) -> Iterator[tuple[str, tuple[Descriptor, Manifest]]]:
+    return ((tag, found) for tag, found in listed if not isinstance(found, OcickptError))
+
+
+def _blobs(manifest: Manifest) -> tuple[Descriptor, ...]:
+    return (manifest.config, *manifest.layers)
 
 
 def _trouble(error: OcickptError) -> str:

@@ -165,18 +165,18 @@ def test_pull(ocickpt: Bench, tmp_path: Path) -> None:
 
 def test_list(ocickpt: Bench) -> None:
     found = [
-        Listed("web:1", DIGEST, "2026-01-02T03:04:05Z", "web", "localhost/python", 545_200_000),
+        Listed("web:1", DIGEST, "2026-01-02T03:04:05Z", "web", "localhost/python", 545_200_000, "", 1_500_000, DIGEST),
         Listed(REF, "", "", "db", "", 0, "unpublished: the registry was down"),
     ]
     calls = ocickpt.stand_in("library.catalog.list_checkpoints", lambda **_: found)
     done = ocickpt.run("list")
     assert done.stdout.splitlines() == [
         "NAME                           DIGEST               CREATED               CONTAINER  IMAGE"
-        "                 SIZE  STATE",
+        "                 SIZE     OWN  PARENT  STATE",
         "web:1                          sha256:abababababab  2026-01-02T03:04:05Z  web        localhost/python"
-        "  545.2 MB",
+        "  545.2 MB  1.5 MB  1",
         "registry.example.com/ck/web:1                                             db"
-        "                                0 B  unpublished: the registry was down",
+        "                                0 B     0 B          unpublished: the registry was down",
     ]
     assert calls[0]["repo"] is None
     assert ocickpt.run("list", "--format=json").json[0] == {
@@ -187,6 +187,8 @@ def test_list(ocickpt: Bench) -> None:
         "image": "localhost/python",
         "size": 545_200_000,
         "state": "",
+        "own": 1_500_000,
+        "parent": DIGEST,
     }
 
 

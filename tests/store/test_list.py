@@ -207,3 +207,24 @@ def test_names_in_the_local_store_that_look_like_registries(tmp_path: Path) -> N
         put(local, "127.0.0.1:1/web:1")
         put(local, "Some thing:1")
     assert sorted(each.name for each in list_checkpoints(None, FAST)) == ["127.0.0.1:1/web:1", "Some thing:1"]
+
+
+def test_what_is_a_checkpoints_own(place: tuple[str, str | None, Store]) -> None:
+    """What others have too is not: not what a second tag of the same manifest has, either."""
+    _, repo, store = place
+    config = store.put_blob_bytes(names.CONFIG_TYPE, FULL.to_bytes())
+    index = store.put_blob_bytes(names.INDEX_TYPE, INDEX)
+    shared, own = (
+        store.put_blob_bytes("application/vnd.ocickpt.pack.v1.memory+zstd", data) for data in (b"x" * 9, b"y")
+    )
+    annotations = {names.ANNOTATION_PARENT: f"sha256:{'0' * 64}"}
+    first = Manifest(config, (index, shared), names.ARTIFACT_TYPE).to_bytes()
+    second = Manifest(config, (index, shared, own), names.ARTIFACT_TYPE, annotations).to_bytes()
+    for tag, data in (("1", first), ("2", second), ("again", second)):
+        store.put_manifest(data, tag)
+    found = listed(repo)
+    assert [(found[tag].own, found[tag].parent) for tag in ("1", "2", "again")] == [
+        (0, ""),
+        (1, annotations[names.ANNOTATION_PARENT]),
+        (1, annotations[names.ANNOTATION_PARENT]),
+    ]
