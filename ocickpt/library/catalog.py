@@ -157,7 +157,8 @@ def _unpublished() -> Iterator[Listed]:
     for record in pending.waiting():
         if record.step != journal.UNPUBLISHED:
             state = f"being published as {record.reference}" if journal.is_busy(record) else _state(record)
-            yield Listed(pending.name_of(record), "", "", record.name, "", pending.size(Path(record.work)), state)
+            size = pending.size(Path(record.work))
+            yield Listed(pending.name_of(record), "", "", record.name, "", size, state, size)
 
 
 def _state(record: journal.Record) -> str:
