@@ -121,8 +121,13 @@ def thaw(place: Path) -> None:
 
 
 def kill(pids: Iterable[int]) -> None:
-    """End them, whatever they stand still for."""
-    for pid in pids:
+    """End them, whatever they stand still for, and then who holds them by ptrace.
+
+    A dead process is gone when its tracer has waited for it: CRIU waits for the first alone, that for all others.
+    """
+    ended = list(pids)
+    holders = {tracer(pid) for pid in ended} - {0, *ended}
+    for pid in (*ended, *holders):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

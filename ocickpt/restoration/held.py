@@ -85,15 +85,16 @@ class Held:
 
     def _stand(self) -> None:
         tree = freezer.tree(self._first)
+        strays = [pid for pid in set(freezer.tree(os.getpid())) - set(tree) if freezer.tracer(pid)]
         try:
-            self._hold_all(tree)
+            self._check_all(strays)
             if self._place:
                 freezer.freeze(tree, self._place)
                 self._still.go()
             self._look(self._first)
         except Exception as error:  # noqa: BLE001 - raised once the runtime has ended, which cleans up after itself
             # Before CRIU ends, whose end would let go of them.
-            freezer.kill(tree)
+            freezer.kill([*tree, *strays])
             self._failure = error
             self._still.end()
         else:
@@ -101,11 +102,9 @@ class Held:
                 self._still.go()
 
     @staticmethod
-    def _hold_all(tree: list[int]) -> None:
+    def _check_all(strays: list[int]) -> None:
         """RefusedError where CRIU holds others than those, whose parent has ended: nobody would look at them."""
-        strays = [pid for pid in set(freezer.tree(os.getpid())) - set(tree) if freezer.tracer(pid)]
         if strays:
-            freezer.kill(strays)
             raise RefusedError(f"CRIU has restored process {min(strays)} outside of its container's tree")
 
     def _good(self) -> bool:

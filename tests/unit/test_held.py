@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,11 @@ for step in ("post-setup-namespaces", "post-restore", "pre-resume", "post-resume
     told = {{"CRTOOLS_SCRIPT_ACTION": step, "CRTOOLS_INIT_PID": str(pids[-1])}}
     subprocess.run([{script!r}], env=os.environ | told)
 """
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process, and it is not dead."""
+    return bool(freezer.tree(pid))
 
 
 @pytest.mark.parametrize(("count", "why"), [(1, "it is user 0"), (2, "outside of its container's tree")])
@@ -91,4 +99,50 @@ def test_what_is_found_wrong_once_it_is_frozen(tmp_path: Path, monkeypatch: pyte
     code = RUNTIME.format(count=1, told=str(tmp_path / "told"), script=option.partition(" ")[2])
     with pytest.raises(RefusedError, match="it is user 0"):
         Held(tmp_path / "hold", tmp_path, look, settle).call([sys.executable, "-c", code], os.environ | environment)
-    assert not Path(f"/proc/{(tmp_path / 'told').read_text()}").exists()
+    assert not lives(int((tmp_path / "told").read_text()))
+
+
+@pytest.mark.parametrize("place", [True, False])
+def test_a_criu_that_would_wait_for_ever_ends_with_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: bool
+) -> None:
+    """It waits for the first of them, which waits for another one, dead, that is CRIU's to wait for (out_kill)."""
+    (option,) = standstill.make(tmp_path / "hold")
+    environment = configuration.write(tmp_path / "criu.conf", "", (option,))
+    monkeypatch.setattr(freezer, "freeze", lambda *_: None)
+
+    def look(_: int) -> None:
+        raise RefusedError("it is user 0")
+
+    code = RUNTIME.format(count=1, told=str(tmp_path / "told"), script=option.partition(" ")[2]) + "time.sleep(600)\n"
+    begun = time.monotonic()
+    with pytest.raises(RefusedError, match="it is user 0"):
+        held = Held(tmp_path / "hold", tmp_path if place else None, look, lambda: None)
+        held.call([sys.executable, "-c", code], os.environ | environment)
+    assert time.monotonic() - begun < 30
+    assert not lives(int((tmp_path / "told").read_text()))
+
+
+def test_a_criu_that_would_wait_for_ever_ends_with_who_holds(tmp_path: Path) -> None:
+    """The shim is killed when CRIU was told to go on, and has not let go yet."""
+    (option,) = standstill.make(tmp_path / "hold")
+    environment = os.environ | configuration.write(tmp_path / "criu.conf", "", (option,))
+    code = RUNTIME.format(count=1, told=str(tmp_path / "told"), script=option.partition(" ")[2]) + "time.sleep(600)\n"
+    shim = """if True:
+        import sys, time; sys.path.insert(0, {path!r})
+        from pathlib import Path; from ocickpt.engine.criu.standstill import STANDS, Standstill
+        held = Standstill(Path({hold!r})); print(flush=True)
+        while not any(what == STANDS for what, _ in held.told()): pass
+        held.go(); time.sleep(600)
+    """.format(path=str(Path(standstill.__file__).parents[3]), hold=str(tmp_path / "hold"))
+    with subprocess.Popen([sys.executable, "-c", shim], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        with subprocess.Popen([sys.executable, "-c", code], env=environment) as runtime:
+            while not (tmp_path / "told").exists() or len([*Path(f"/proc/{runtime.pid}/task").glob("*/children")]) != 1:
+                time.sleep(0.05)
+            time.sleep(1.5)  # it has gone on
+            assert runtime.poll() is None
+            holder.kill()
+            assert runtime.wait(30) == -signal.SIGKILL
+    assert not lives(int((tmp_path / "told").read_text()))

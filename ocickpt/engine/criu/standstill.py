@@ -33,14 +33,23 @@ end() {{
         read -r below <"$list"
         set -- "$@" $below
     done
+    while read -r key value; do
+        [ "$key" != TracerPid: ] || [ "$value" = 0 ] || criu=$value
+    done <"/proc/$1/status"
     kill -KILL "$1"
     shift
     for each do end "$each"; done
 }}
-trap 'end "$CRTOOLS_INIT_PID"' EXIT
+# And then CRIU, which would wait for the first of them alone, while that waits for those that are CRIU's to wait for.
+end_all() {{
+    end "$CRTOOLS_INIT_PID"
+    [ -z "$criu" ] || kill -KILL "$criu"
+}}
+criu=
+trap end_all EXIT
 exec 3<>"$here/{_GOES}" 4<"$here/{_GOES}" 3>&-
 exec 3<>"$here/{_LEFT}" 5<"$here/{_LEFT}" 3>&-
-(read -r answer <&5 || end "$CRTOOLS_INIT_PID") </dev/null >/dev/null 2>&1 &
+(read -r answer <&5 || end_all) </dev/null >/dev/null 2>&1 &
 echo "{STANDS} $CRTOOLS_INIT_PID" 1<>"$here/{_TOLD}"
 read -r answer <&4
 [ "$answer" != {_GO} ] || trap - EXIT
