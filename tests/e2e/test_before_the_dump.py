@@ -109,8 +109,7 @@ REFUSED = (
     Case(
         "a deleted file that is too large",
         opens("deleted", "70000000"),
-        sentence="open, a deleted file of more than 64 MiB, which no restore would take",
-        hint="has to close it",
+        sentence="a deleted file of more than 64 MiB, which no restore would take: the process has to close it first",
     ),
     Case(
         "a deleted file with another name",

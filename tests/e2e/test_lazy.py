@@ -90,6 +90,7 @@ def test_removed_in_the_middle(hosts: tuple[Host, Host], saved: str, ref: str, s
     assert states(b)
     b.run("podman", "rm", "--force", "--time", "0", "web")
     until_arrived(b)
+    b.wait("sh", "-c", "! pgrep -f '[i]mport guard'")  # which ends when it has removed the last of it
     assert b.leftovers() == []
 
 
