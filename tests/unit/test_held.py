@@ -34,7 +34,10 @@ for step in ("post-setup-namespaces", "post-restore", "pre-resume", "post-resume
 
 
 def lives(pid: int) -> bool:
-    """Whether there is such a process, and it is not dead."""
+    """Whether there is such a process, and it is not dead: who was killed may take a moment."""
+    end = time.monotonic() + 10
+    while freezer.tree(pid) and time.monotonic() < end:
+        time.sleep(0.01)
     return bool(freezer.tree(pid))
 
 
