@@ -26,7 +26,7 @@ class _Chunk:
 class Loose:
     """Fills chunks of `size` bytes with pages, one of each kind at a time.
 
-    `reserve` gives the number of the next chunk of a kind, and `close` is given such a chunk when it is full: kind,
+    `reserve` gives the number of the next chunk, and `close` is given such a chunk when it is full: kind,
     number, content, marks.
     """
 
@@ -34,7 +34,7 @@ class Loose:
         self,
         page: int,
         size: int,
-        reserve: Callable[[Kind], int],
+        reserve: Callable[[], int],
         close: Callable[[Kind, int, bytes, bytes], None],
     ) -> None:
         self._page, self._size, self._reserve, self._close = page, size, reserve, close
@@ -97,7 +97,7 @@ class Loose:
     def _add(self, kind: Kind, page: bytes | memoryview, mark: bytes) -> tuple[int, int]:
         chunk = self._open.get(kind)
         if chunk is None:
-            chunk = self._open[kind] = _Chunk(self._reserve(kind))
+            chunk = self._open[kind] = _Chunk(self._reserve())
         place = len(chunk.data)
         chunk.data += page
         chunk.marks += mark

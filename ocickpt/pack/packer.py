@@ -72,9 +72,8 @@ class Packer:
     `page_size` is the unit of zero detection and of memory; `pack_size` that at which a pack is closed, in bytes of
     the pack; `inherited` what an earlier checkpoint already stored, left aside unless `codec` opens that; `marks` gets
     those of all pages but small state, for a later checkpoint; `on_pack` is called, from another thread, with each new
-    pack as soon as it is durable. `progress` is advanced by the bytes read
-    (call `expect` yourself). `threads` is the number of workers, by default one for each processor. Not for use from
-    several threads.
+    pack as soon as it is durable. `progress` is advanced by the bytes read (call `expect` yourself). `threads` is the
+    number of workers, by default one for each processor. Not for use from several threads.
 
     Used as a context manager, it leaves nothing unfinished behind when `finish` was not reached.
     """
@@ -109,7 +108,7 @@ class Packer:
         self._idle: list[Batch] = []
         self._batches = 1
         self._boot, self._rest = IndexBuilder(), IndexBuilder()
-        self._loose = Loose(self._page, self._chunk, lambda _: self._rest.reserve(), self._fill)
+        self._loose = Loose(self._page, self._chunk, self._rest.reserve, self._fill)
         self._cutter = Cutter(self._page, self._chunk, codec, self._seen, marks.marker if marks else None)
         self._batch = Batch(self._page, self._chunk, codec)
         self._open: dict[Kind, _Pack] = {}
